@@ -1,0 +1,228 @@
+"""System calls, signals and ends of processes in the format of strace(1), from the machine's event stream.
+
+`Strace` is a listener: give it events in order and it writes lines. Arguments are printed when the call starts, what
+the call fills when it comes back, so a call that sleeps is visible; when another process speaks meanwhile, the line is
+cut with `<unfinished ...>` and taken up by `<... NAME resumed>`. The start of a writing call is held back until it
+returns, so that the program's own output does not land in the middle of a line. Memory is read with
+access_process_vm(): tracing causes no fault, moves no counter and sets no accessed bit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from emu import strace_calls, strace_constants
+from emu.strace_structs import pointer_array
+from emu.strace_values import Syscall, quote, signal_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COLUMN = 40  # where `= result` starts (strace -a)
+HELD_BACK = frozenset(
+    ["write", "writev", "pwrite64", "pwritev", "pwritev2", "sendto", "sendmsg", "sendfile", "splice", "copy_file_range"]
+)
+NEVER_RETURN = ("exit", "exit_group")
+
+
+class Pending:
+    """A call that has started: what is being shown, and how many of its arguments are printed."""
+
+    __slots__ = ("call", "cut", "printed")
+
+    def __init__(self, call: Syscall, printed: int) -> None:
+        self.call = call
+        self.printed = printed
+        self.cut = False  # `<unfinished ...>` was written
+
+
+class Strace:
+    """Listener that writes strace's lines.
+
+    Args:
+        write: takes text; whole lines, or the start of one that will be continued.
+        kernel: to find the memory and the registers of the task that calls (`tasks`, `cpu`).
+    """
+
+    KINDS = ("syscall_enter", "syscall_exit", "signal", "exec", "fork", "exit")
+
+    def __init__(self, write: Callable[[str], None], kernel: Any) -> None:
+        self._write = write
+        self._kernel = kernel
+        self._abi: Any = None
+        self._pending: dict[int, Pending] = {}
+        self._alive: set[int] = set()
+        self._line = ""  # the line begun, and not ended
+        self._line_pid = 0
+        self._held = False  # nothing of it was written yet
+
+    def __call__(self, event: Any) -> None:
+        """Take one event; kinds it does not know are ignored."""
+        handler = HANDLERS.get(event.kind)
+        if handler is not None:
+            handler(self, event)
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def enter(self, event: Any) -> None:
+        """A call starts: its name and what is known of its arguments."""
+        pid = event.pid
+        if pid in self._pending:  # the same call again after its task slept
+            return
+        self._alive.add(pid)
+        call = self._syscall(event)
+        shown = strace_calls.argument_texts(call, on_entry=True)
+        self._begin(pid, f"{event.name}({', '.join(shown)}")
+        if event.name in NEVER_RETURN:
+            self._end(") ", "= ?")
+            return
+        self._pending[pid] = Pending(call, len(shown))
+        self._held = event.name in HELD_BACK
+        self._flush()
+
+    def exit(self, event: Any) -> None:
+        """A call is back: the rest of its arguments and the result."""
+        pending = self._pending.pop(event.pid, None)
+        if pending is None:
+            return
+        call = pending.call
+        call.result = event.result
+        if pending.cut or self._line_pid != event.pid:
+            self._begin(event.pid, f"<... {call.name} resumed>")
+        texts = strace_calls.argument_texts(call, on_entry=False)[pending.printed :]
+        separator = ", " if texts and pending.printed else ""
+        self._end(f"{separator}{', '.join(texts)}) ", f"= {strace_calls.shown_result(call)}")
+
+    def signal(self, event: Any) -> None:
+        """A signal is delivered."""
+        self._begin(event.pid, f"--- {signal_name(event.signal)} {{{', '.join(siginfo_fields(event))}}} ---")
+        self._end()
+
+    def exec(self, event: Any) -> None:
+        """execve succeeded: for the first program nobody saw the call, so its line is written here."""
+        self._alive.add(event.pid)
+        if event.pid in self._pending:
+            return
+        call = self._syscall(event, name="execve", args=())
+        argv = ", ".join(quote(argument.encode("utf-8", "surrogateescape")) for argument in event.argv)
+        envp = event.stack + 8 * (len(event.argv) + 2)
+        count = len(pointer_array(call, envp) or ())
+        plural = "" if count == 1 else "s"
+        path = quote(event.path.encode("utf-8", "surrogateescape"))
+        self._begin(event.pid, f"execve({path}, [{argv}], {envp:#x} /* {count} var{plural} */")
+        self._end(") ", "= 0")
+
+    def fork(self, event: Any) -> None:
+        """A process more: from now on lines carry pids."""
+        self._alive.update((event.pid, event.child))
+
+    def ended(self, event: Any) -> None:
+        """A process is gone."""
+        pending = self._pending.pop(event.pid, None)
+        if pending is not None:
+            if pending.cut or self._line_pid != event.pid:
+                self._begin(event.pid, f"<... {pending.call.name} resumed>")
+            self._end(" <unfinished ...>) ", "= ?")
+        status = event.status
+        if status & 0x7F:
+            core = " (core dumped)" if status & 0x80 else ""
+            self._begin(event.pid, f"+++ killed by {signal_name(status & 0x7F)}{core} +++")
+        else:
+            self._begin(event.pid, f"+++ exited with {status >> 8 & 0xFF} +++")
+        self._end()
+        self._alive.discard(event.pid)
+
+    def close(self) -> None:
+        """The run is over, or was stopped: end a line that is still open."""
+        if self._line:
+            self._write_rest(" <unfinished ...>\n")
+
+    # -- lines --------------------------------------------------------------------------------------------------------
+
+    def _begin(self, pid: int, text: str) -> None:
+        """Start a line for `pid`, cutting one that another call has open."""
+        if self._line:
+            pending = self._pending.get(self._line_pid)
+            if pending is not None:
+                pending.cut = True
+            self._write_rest(" <unfinished ...>\n")
+        prefix = f"[pid {pid:5}] " if len(self._alive) > 1 else ""
+        self._line = prefix + text
+        self._line_pid = pid
+        self._held = True
+
+    def _flush(self) -> None:
+        """Show the begun line now."""
+        if not self._held:
+            self._write(self._line)
+
+    def _end(self, text: str = "", result: str = "") -> None:
+        """Finish the begun line, the result in its column."""
+        if result:
+            text += " " * (COLUMN - len(self._line) - len(text)) + result
+        self._write_rest(text + "\n")
+
+    def _write_rest(self, text: str) -> None:
+        self._write(self._line + text if self._held else text)
+        self._line = ""
+        self._held = False
+
+    # -- the caller ---------------------------------------------------------------------------------------------------
+
+    def _syscall(self, event: Any, name: str = "", args: tuple[int, ...] | None = None) -> Syscall:
+        """The call of an event, with access to the memory of the task that made it."""
+        task = self._kernel.tasks.get(event.pid)
+        mm = None if task is None else task.mm
+        if mm is None:
+            return Syscall(name or event.name, event.args if args is None else args, lambda address, count: b"", None)
+        if self._abi is None:
+            self._abi = abi_of(mm.arch.name)
+        from mm.uaccess import access_process_vm
+
+        def peek(address: int, count: int) -> bytes:
+            """What can be read of the caller's memory as it is at that moment."""
+            mm = task.mm
+            return b"" if mm is None else bytes(access_process_vm(mm, address, count))
+
+        call = Syscall(name or event.name, event.args if args is None else args, peek, self._abi, mm.arch.page_size)
+        call.sp = self._kernel.cpu.regs[self._abi.SP_REGISTER]
+        return call
+
+
+HANDLERS: dict[str, Callable[[Strace, Any], None]] = {
+    "syscall_enter": Strace.enter,
+    "syscall_exit": Strace.exit,
+    "signal": Strace.signal,
+    "exec": Strace.exec,
+    "fork": Strace.fork,
+    "exit": Strace.ended,
+}
+
+ABIS = {"x86_64": "emu.strace_arch_x86_64", "aarch64": "emu.strace_arch_arm64"}
+
+
+def abi_of(name: str) -> Any:
+    """strace's facts about an architecture."""
+    from importlib import import_module
+
+    return import_module(ABIS[name])
+
+
+def siginfo_fields(event: Any) -> list[str]:
+    """The fields of siginfo_t that a signal's layout has, as `name=value`."""
+    signal, code = event.signal, event.code
+    codes = strace_constants.SI_CODES_OF.get(signal, ())
+    if code in strace_constants.SI_CODES:
+        code_text = strace_constants.SI_CODES[code]
+    else:
+        code_text = codes[code - 1] if 0 < code <= len(codes) else hex(code)
+    fields = [f"si_signo={signal_name(signal)}", f"si_code={code_text}"]
+    if code <= 0:
+        fields += [f"si_pid={event.sender}", f"si_uid={event.uid}"]
+    elif signal == 17:
+        status = event.status if code == 1 else signal_name(event.status)
+        fields += [f"si_pid={event.sender}", f"si_uid={event.uid}", f"si_status={status}"]
+        fields += ["si_utime=0", "si_stime=0"]  # clock ticks, which virtual time never fills
+    elif signal in (4, 7, 8, 11):
+        fields.append(f"si_addr={hex(event.address) if event.address else 'NULL'}")
+    return fields
