@@ -18,12 +18,12 @@ ARCHES = {  # extra compiler flags, bytes the vDSO image is padded to (the pages
     "aarch64": (["-mcpu=generic", "-mno-outline-atomics"], 0),
 }
 CFLAGS = [
-    *("-std=c11", "-O2", "-g0", "-Wall", "-Wextra", "-Werror"),
+    *("-std=gnu11", "-O2", "-g0", "-Wall", "-Wextra", "-Werror"),
     *("-ffreestanding", "-fno-builtin", "-fno-pic", "-fno-sanitize=all", "-fno-stack-protector", "-fomit-frame-pointer"),
     *("-fno-asynchronous-unwind-tables", "-fno-unwind-tables"),
 ]
-# Segments aligned to 64 KiB, so that one file can be mapped at every page size; each in pages of its own.
-LDFLAGS = ["-static", "-z", "max-page-size=65536", "-z", "separate-loadable-segments", "-z", "noexecstack", "--build-id=none", "-s"]
+# Segments aligned to 64 KiB, so that one file can be mapped at every page size.
+LDFLAGS = ["-static", "-z", "max-page-size=65536", "-z", "noexecstack", "--build-id=none", "-s"]
 VDSO_LDFLAGS = [
     *("-shared", "-T", "vdso.lds", "-soname", "linux-vdso.so.1", "-Bsymbolic", "--hash-style=both", "--eh-frame-hdr"),
     *("-z", "noexecstack", "-z", "max-page-size=4096", "--build-id=none", "-s"),
