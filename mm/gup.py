@@ -1,0 +1,251 @@
+"""The kernel reaching into user pages without an access of the CPU (mm/gup.c): populate, mlock, ptrace-like access.
+
+`populate_vma_page_range` makes the pages of a range present as a write or read of the owner would; in a locked area it
+also marks them mlocked.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from mm.errors import Errno
+from mm.flags import (
+    FAULT_FLAG_ALLOW_RETRY,
+    FAULT_FLAG_KILLABLE,
+    FAULT_FLAG_REMOTE,
+    FAULT_FLAG_WRITE,
+    VM_ACCESS_FLAGS,
+    VM_FAULT_ERROR,
+    VM_FAULT_OOM,
+    VM_FAULT_WRITE,
+    VM_IO,
+    VM_LOCKED,
+    VM_LOCKONFAULT,
+    VM_MAYREAD,
+    VM_PFNMAP,
+    VM_READ,
+    VM_SHARED,
+    VM_WRITE,
+)
+from mm.memory_fork import is_cow_mapping
+from mm.memory_rss import page_anon
+from mm.page_rmap import mlock_vma_page, set_page_dirty
+from mm.pgtable import pte_offset
+from mm.types import MmStruct, Page, VmAreaStruct
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FOLL_WRITE = 0x01
+FOLL_TOUCH = 0x02
+FOLL_GET = 0x04
+FOLL_FORCE = 0x10
+FOLL_POPULATE = 0x40
+FOLL_MLOCK = 0x1000
+FOLL_REMOTE = 0x2000
+FOLL_COW = 0x4000
+FOLL_NUMA = 0x200
+
+
+def check_vma_flags(vma: VmAreaStruct, gup_flags: int) -> bool:
+    """The area may be reached this way."""
+    vm_flags = vma.vm_flags
+    if vm_flags & (VM_IO | VM_PFNMAP):
+        return False
+    if gup_flags & FOLL_WRITE:
+        if not vm_flags & VM_WRITE:
+            return bool(gup_flags & FOLL_FORCE) and is_cow_mapping(vm_flags)
+    elif not vm_flags & VM_READ:
+        return bool(gup_flags & FOLL_FORCE and vm_flags & VM_MAYREAD)
+    return True
+
+
+def can_follow_write_pte(mm: MmStruct, pte: int, flags: int) -> bool:
+    """The entry is writable, or a forced write has already broken COW."""
+    arch = mm.arch
+    if pte & arch.PTE_WRITE:
+        return True
+    if not flags & FOLL_FORCE or not flags & FOLL_COW or pte & arch.PTE_SPECIAL:
+        return False
+    page = mm.system.mem_map[arch.pte_pfn(pte)]
+    return page is not None and page_anon(page) and arch.pte_dirty(pte)
+
+
+def follow_page(vma: VmAreaStruct, address: int, flags: int) -> Page | None:
+    """The page mapped at `address`, if the entry suits `flags`; None: a fault is needed.
+
+    A raw frame counts as its `Page` (the zero page has one); mlocks the page with FOLL_MLOCK in a locked area.
+    """
+    mm = vma.vm_mm
+    arch = mm.arch
+    system = mm.system
+    index = pte_offset(mm, address)
+    pte = system.words[index] if index >= 0 else 0
+    if not pte or not arch.pte_present(pte):
+        return None
+    if flags & FOLL_NUMA and arch.pte_protnone(pte):
+        return None
+    if flags & FOLL_WRITE and not can_follow_write_pte(mm, pte, flags):
+        return None
+    page = system.mem_map[arch.pte_pfn(pte)]
+    if page is None:
+        return None
+    if flags & FOLL_TOUCH and flags & FOLL_WRITE and not arch.pte_dirty(pte):
+        set_page_dirty(page)
+    if flags & FOLL_MLOCK and vma.vm_flags & VM_LOCKED and page.mapping is not None:
+        mlock_vma_page(system, page)
+    return page
+
+
+def get_user_pages(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[Page] | None = None) -> int:
+    """Make `nr_pages` pages from `start` present; how many were reached, at least one.
+
+    With `pages` the page structs are appended there, referenced. Raises Errno EFAULT or ENOMEM when not even the first
+    could be reached.
+    """
+    from mm.stack import find_extend_vma
+
+    page_size = mm.arch.page_size
+    if not gup_flags & FOLL_FORCE:
+        gup_flags |= FOLL_NUMA
+    done = 0
+    vma: VmAreaStruct | None = None
+    while done < nr_pages:
+        if vma is None or start >= vma.vm_end:
+            vma = find_extend_vma(mm, start)
+            if vma is None or not check_vma_flags(vma, gup_flags):
+                if done:
+                    return done
+                raise Errno(errno.EFAULT)
+        flags = gup_flags
+        page = follow_page(vma, start, flags)
+        while page is None:
+            if flags & (FOLL_POPULATE | FOLL_MLOCK) == FOLL_MLOCK:  # only what is present already
+                break
+            try:
+                flags = faultin_page(vma, start, flags)
+            except Errno:
+                if done:
+                    return done
+                raise
+            page = follow_page(vma, start, flags)
+        if pages is not None and page is not None:
+            page.refcount += 1
+            pages.append(page)
+        done += 1
+        start += page_size
+    return done
+
+
+def faultin_page(vma: VmAreaStruct, address: int, flags: int) -> int:
+    """Fault a page in; the FOLL flags to go on with. Raises Errno ENOMEM or EFAULT."""
+    fault_flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE
+    if flags & FOLL_WRITE:
+        fault_flags |= FAULT_FLAG_WRITE
+    if flags & FOLL_REMOTE:
+        fault_flags |= FAULT_FLAG_REMOTE
+    fault = vma.vm_mm.ops.handle_mm_fault(vma, address, fault_flags)
+    if fault & VM_FAULT_ERROR:
+        raise Errno(errno.ENOMEM if fault & VM_FAULT_OOM else errno.EFAULT)
+    if fault & VM_FAULT_WRITE and not vma.vm_flags & VM_WRITE:
+        flags |= FOLL_COW
+    return flags
+
+
+def populate_vma_page_range(vma: VmAreaStruct, start: int, end: int) -> int:
+    """Make [start, end) of `vma` present; how many pages. Raises Errno when none could be."""
+    mm = vma.vm_mm
+    gup_flags = FOLL_TOUCH | FOLL_POPULATE | FOLL_MLOCK
+    if vma.vm_flags & VM_LOCKONFAULT:
+        gup_flags &= ~FOLL_POPULATE
+    if vma.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE:
+        gup_flags |= FOLL_WRITE  # break COW now; a shared mapping has none
+    if vma.vm_flags & VM_ACCESS_FLAGS:
+        gup_flags |= FOLL_FORCE
+    if start >= end:
+        return 0
+    return get_user_pages(mm, start, (end - start) >> mm.arch.page_shift, gup_flags)
+
+
+def __mm_populate(mm: MmStruct, start: int, length: int, ignore_errors: bool) -> None:
+    """Populate the mapped parts of [start, start + length). Raises Errno for the first failure unless ignored."""
+    end = start + length
+    page_shift = mm.arch.page_shift
+    nstart = start
+    vma: VmAreaStruct | None = mm.ops.find_vma(mm, nstart)
+    while nstart < end:
+        if vma is not None and nstart >= vma.vm_end:
+            vma = vma.vm_next
+        if vma is None or vma.vm_start >= end:
+            break
+        nend = min(end, vma.vm_end)
+        if not vma.vm_flags & (VM_IO | VM_PFNMAP):
+            nstart = max(nstart, vma.vm_start)
+            try:
+                nend = nstart + (populate_vma_page_range(vma, nstart, nend) << page_shift)
+            except Errno:
+                if not ignore_errors:
+                    raise
+        nstart = nend
+
+
+def mm_populate(mm: MmStruct, start: int, length: int) -> None:
+    """Populate a range, whatever fails (MAP_POPULATE, mlockall)."""
+    __mm_populate(mm, start, length, True)
+
+
+def fixup_user_fault(mm: MmStruct, address: int, write: bool) -> None:
+    """Make one page accessible to the owner's own kind of access (futexes). Raises Errno EFAULT or ENOMEM."""
+    from mm.stack import find_extend_vma
+
+    vma = find_extend_vma(mm, address)
+    if vma is None or address < vma.vm_start or not vma.vm_flags & (VM_WRITE if write else VM_READ):
+        raise Errno(errno.EFAULT)
+    flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE | (FAULT_FLAG_WRITE if write else 0)
+    fault = mm.ops.handle_mm_fault(vma, address, flags)
+    if fault & VM_FAULT_ERROR:
+        raise Errno(errno.ENOMEM if fault & VM_FAULT_OOM else errno.EFAULT)
+
+
+def access_remote_vm(mm: MmStruct, address: int, data: bytes | int, gup_flags: int = FOLL_FORCE) -> Sequence[int]:
+    """Read or write another process's memory as ptrace does (__access_remote_vm).
+
+    Args:
+        data: how many bytes to read, or the bytes to write.
+        gup_flags: FOLL_FORCE reaches read-only and unreadable pages too.
+
+    Returns what was read, or as many bytes of `data` as were written.
+    """
+    system = mm.system
+    size = system.page_size
+    write = isinstance(data, bytes)
+    total = len(data) if isinstance(data, bytes) else data
+    result = bytearray()
+    done = 0
+    while done < total:
+        offset = (address + done) % size
+        length = min(size - offset, total - done)
+        pages: list[Page] = []
+        try:
+            get_user_pages(
+                mm,
+                address + done - offset,
+                1,
+                gup_flags | FOLL_REMOTE | FOLL_TOUCH | (FOLL_WRITE if write else 0),
+                pages,
+            )
+        except Errno:
+            break
+        start = pages[0].pfn * size + offset
+        if isinstance(data, bytes):
+            from mm.filemap import flush_dcache_page
+
+            system.ram[start : start + length] = data[done : done + length]
+            flush_dcache_page(system, pages[0])
+            set_page_dirty(pages[0])
+        else:
+            result += system.ram[start : start + length]
+        pages[0].refcount -= 1
+        done += length
+    return data[:done] if isinstance(data, bytes) else bytes(result)

@@ -1,0 +1,125 @@
+"""Writes to present, read-only entries (do_wp_page and its parts in mm/memory.c).
+
+    anonymous page, one user        reuse: the entry becomes writable
+    anonymous page, shared by fork  copy
+    zero page                       a zeroed frame in its place
+    page of a private file mapping  copy: the page becomes anonymous
+    page of a shared mapping        reuse, and the file's page is dirty
+
+"One user" is 5.10's rule: one reference and one mapping. A copy that a page in Linux's per-CPU LRU batch would cause
+(one more reference) is not imitated: which frame holds the data is all that differs.
+"""
+
+from __future__ import annotations
+
+from mm.flags import (
+    FAULT_FLAG_USER,
+    MM_ANONPAGES,
+    PG_MLOCKED,
+    VM_FAULT_ERROR,
+    VM_FAULT_NOPAGE,
+    VM_FAULT_OOM,
+    VM_FAULT_WRITE,
+    VM_LOCKED,
+    VM_SHARED,
+    VM_WRITE,
+)
+from mm.memory_rss import add_mm_counter_fast, mm_counter_file, page_anon
+from mm.page_alloc import alloc_page, copy_page, put_page
+from mm.page_rmap import (
+    linear_page_index,
+    munlock_vma_page,
+    page_add_new_anon_rmap,
+    page_remove_rmap,
+    set_page_dirty,
+)
+from mm.rmap import anon_vma_prepare
+from mm.types import MmStruct, Page, VmAreaStruct, VmFault
+
+
+def vm_normal_page(mm: MmStruct, pte: int) -> Page | None:
+    """The page a present entry maps; None for special entries (zero page, raw frames)."""
+    arch = mm.arch
+    if pte & arch.PTE_SPECIAL:
+        return None
+    return mm.system.mem_map[arch.pte_pfn(pte)]
+
+
+def do_wp_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int, index: int, pte: int) -> int:
+    """Serve a write to the read-only entry `pte` at `index`; `address` is page aligned."""
+    if not flags & FAULT_FLAG_USER:
+        mm.tlb_flush_pending = True  # the user's own old translation does not go by itself
+    page = vm_normal_page(mm, pte)
+    shared_writable = vma.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE | VM_SHARED
+    if page is None:
+        if shared_writable:  # wp_pfn_shared()
+            wp_page_reuse(vma, mm, address, index, pte, None)
+            return VM_FAULT_WRITE
+        return wp_page_copy(vma, mm, address, index, pte, None)
+    if page_anon(page):
+        if page.refcount == 1 and page.mapcount == 1:
+            wp_page_reuse(vma, mm, address, index, pte, page)
+            return VM_FAULT_WRITE
+    elif shared_writable:
+        return wp_page_shared(vma, mm, address, flags, index, pte, page)
+    return wp_page_copy(vma, mm, address, index, pte, page)
+
+
+def wp_page_reuse(vma: VmAreaStruct, mm: MmStruct, address: int, index: int, pte: int, page: Page | None) -> None:
+    """Make the entry young, dirty and, if the area is writable, writable."""
+    arch = mm.arch
+    entry = arch.pte_mkdirty(arch.pte_mkyoung(pte))
+    if vma.vm_flags & VM_WRITE:
+        entry = arch.pte_mkwrite(entry)
+    if page is not None:
+        arch.sync_icache(mm, page, address, entry)
+    arch.ptep_set_access_flags(mm.system.words, index, entry, True)
+    mm.system.fault_result = "cow-reuse"
+
+
+def wp_page_copy(vma: VmAreaStruct, mm: MmStruct, address: int, index: int, pte: int, old_page: Page | None) -> int:
+    """Put a private copy in the place of `old_page` (None: of the zero page or a raw frame)."""
+    system = mm.system
+    arch = mm.arch
+    anon_vma_prepare(vma)
+    new_page = alloc_page(system, zero=old_page is None)
+    if new_page is None:
+        return VM_FAULT_OOM
+    if old_page is not None:
+        copy_page(system, new_page, old_page)
+        if not page_anon(old_page):
+            add_mm_counter_fast(mm, mm_counter_file(old_page), -1)
+            add_mm_counter_fast(mm, MM_ANONPAGES, 1)
+    else:
+        pfn = arch.pte_pfn(pte)
+        if pfn != system.zero_pfn:  # a raw frame: copy what the user sees
+            size = system.page_size
+            system.ram[new_page.pfn * size : (new_page.pfn + 1) * size] = system.ram[pfn * size : (pfn + 1) * size]
+        add_mm_counter_fast(mm, MM_ANONPAGES, 1)
+    entry = arch.pte_mkdirty(arch.mk_pte(new_page.pfn, vma.vm_page_prot))
+    if vma.vm_flags & VM_WRITE:
+        entry = arch.pte_mkwrite(entry)
+    page_add_new_anon_rmap(new_page, vma, address)
+    arch.sync_icache(mm, new_page, address, entry)
+    system.words[index] = entry
+    if old_page is not None:
+        page_remove_rmap(system, old_page)
+        if vma.vm_flags & VM_LOCKED and old_page.flags & PG_MLOCKED:
+            munlock_vma_page(system, old_page)
+        put_page(system, old_page)
+    system.fault_result = "cow-copy"
+    return VM_FAULT_WRITE
+
+
+def wp_page_shared(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int, index: int, pte: int, page: Page) -> int:
+    """First write through an entry of a shared file mapping that was made read-only to notice it."""
+    page_mkwrite = vma.vm_ops.page_mkwrite if vma.vm_ops is not None else None
+    if page_mkwrite is not None:
+        vmf = VmFault(vma, address, flags, linear_page_index(vma, address))
+        vmf.page = page
+        fault = page_mkwrite(vmf)
+        if fault & (VM_FAULT_ERROR | VM_FAULT_NOPAGE):
+            return fault
+    wp_page_reuse(vma, mm, address, index, pte, page)
+    set_page_dirty(page)
+    return VM_FAULT_WRITE

@@ -1,0 +1,82 @@
+"""Moving page tables, for mremap and for the stack of a new program (move_page_tables of mm/mremap.c).
+
+Entries move, pages do not: the frames only get new addresses. A whole PTE table moves by its PMD entry when old and new
+place are aligned alike; that leaves soft-dirty alone, where entries moved one by one become soft-dirty.
+"""
+
+from __future__ import annotations
+
+from mm.pgtable import pmd_alloc, pmd_offset, pte_alloc, pte_range
+from mm.types import VmAreaStruct
+
+
+def move_page_tables(
+    vma: VmAreaStruct, old_addr: int, new_vma: VmAreaStruct, new_addr: int, length: int, need_rmap_locks: bool = False
+) -> int:
+    """Move the entries of [old_addr, old_addr + length) to `new_addr`; how many bytes were moved.
+
+    Fewer than `length` when memory for a table is missing: the caller moves back what went. `need_rmap_locks` has no
+    meaning with one CPU and is accepted for the kernel's signature.
+    """
+    mm = vma.vm_mm
+    arch = mm.arch
+    words = mm.system.words
+    pmd_size = arch.pmd_size
+    old_start = old_addr
+    old_end = old_addr + length
+    while old_addr < old_end:
+        extent = min(pmd_size - (old_addr & (pmd_size - 1)), old_end - old_addr)
+        extent = min(extent, pmd_size - (new_addr & (pmd_size - 1)))
+        old_pmd = pmd_offset(mm, old_addr)
+        if old_pmd >= 0 and words[old_pmd]:
+            new_pmd = pmd_alloc(mm, new_addr)
+            if new_pmd < 0:
+                break
+            if extent == pmd_size and not words[new_pmd]:
+                move_normal_pmd(vma, old_pmd, new_pmd)
+            else:
+                if pte_alloc(mm, new_pmd, new_addr) < 0:
+                    break
+                move_ptes(vma, old_pmd, old_addr, old_addr + extent, new_vma, new_pmd, new_addr)
+        old_addr += extent
+        new_addr += extent
+    return old_addr - old_start
+
+
+def move_normal_pmd(vma: VmAreaStruct, old_pmd: int, new_pmd: int) -> None:
+    """Hand a whole PTE table over."""
+    mm = vma.vm_mm
+    words = mm.system.words
+    words[new_pmd] = words[old_pmd]
+    words[old_pmd] = 0
+    mm.pte_cache_key = -1
+    mm.tlb_flush_pending = True
+
+
+def move_ptes(
+    vma: VmAreaStruct,
+    old_pmd: int,
+    old_addr: int,
+    old_end: int,
+    new_vma: VmAreaStruct,
+    new_pmd: int,
+    new_addr: int,
+) -> None:
+    """Move the entries of [old_addr, old_end), within one PTE table on either side, and mark them soft-dirty."""
+    mm = vma.vm_mm
+    arch = mm.arch
+    system = mm.system
+    words = system.words
+    first, last = pte_range(mm, old_pmd, old_addr, old_end)
+    new_index, _ = pte_range(mm, new_pmd, new_addr, new_addr + (old_end - old_addr))
+    for index, pte in enumerate(words[first:last].tolist(), first):
+        if pte:
+            words[index] = 0
+            if arch.pte_present(pte):
+                mm.tlb_flush_pending = True
+                pte = arch.pte_mksoft_dirty(pte)
+                page = None if pte & arch.PTE_SPECIAL else system.mem_map[arch.pte_pfn(pte)]
+                if page is not None:
+                    arch.sync_icache(mm, page, new_addr + ((index - first) << arch.page_shift), pte)
+            words[new_index] = pte
+        new_index += 1

@@ -1,0 +1,51 @@
+"""Changing the protection of present entries (change_protection of mm/mprotect.c)."""
+
+from __future__ import annotations
+
+from mm.pgtable import pte_range, walk_pmds
+from mm.types import VmAreaStruct
+
+MM_CP_DIRTY_ACCT = 1  # a shared file mapping that notices writes: dirty pages may stay writable
+
+
+def change_protection(vma: VmAreaStruct, start: int, end: int, newprot: int, cp_flags: int = 0) -> int:
+    """Give the present entries of [start, end) the protection `newprot`; how many there were."""
+    mm = vma.vm_mm
+    pages = 0
+    for address, following, pmd in walk_pmds(mm, start, end):
+        pages += change_pte_range(vma, pmd, address, following, newprot, cp_flags)
+    if pages:
+        mm.tlb_flush_pending = True
+    return pages
+
+
+def change_pte_range(vma: VmAreaStruct, pmd: int, start: int, end: int, newprot: int, cp_flags: int) -> int:
+    """One PTE table's part of change_protection()."""
+    mm = vma.vm_mm
+    arch = mm.arch
+    words = mm.system.words
+    mem_map = mm.system.mem_map
+    dirty_accountable = cp_flags & MM_CP_DIRTY_ACCT
+    pte_modify = arch.pte_modify
+    exec_mask = arch.PTE_EXEC_MASK
+    exec_value = arch.PTE_EXEC_VALUE
+    first, last = pte_range(mm, pmd, start, end)
+    page_shift = arch.page_shift
+    pages = 0
+    for index, pte in enumerate(words[first:last].tolist(), first):
+        if not pte:
+            continue
+        new = pte_modify(pte, newprot)
+        if (
+            dirty_accountable
+            and arch.pte_dirty(new)
+            and (arch.pte_soft_dirty(new) or not vma.vm_flags & arch.VM_SOFTDIRTY)
+        ):
+            new = arch.pte_mkwrite(new)
+        if new & exec_mask == exec_value and not new & arch.PTE_SPECIAL:
+            page = mem_map[arch.pte_pfn(new)]
+            if page is not None:
+                arch.sync_icache(mm, page, start + ((index - first) << page_shift), new)
+        words[index] = new
+        pages += 1
+    return pages

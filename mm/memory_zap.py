@@ -1,0 +1,142 @@
+"""Taking mappings away (zap_*, unmap_*, free_pgtables of mm/memory.c).
+
+unmap_vmas(mm, vma, start, end)    munmap, exit: the list of areas from `vma` on
+zap_page_range(vma, start, size)   madvise(MADV_DONTNEED)
+unmap_mapping_range(mapping, ...)  truncate, hole punch: every mapping of a part of a file
+free_pgtables(mm, vma, ...)        afterwards: the tables nobody needs any more
+"""
+
+from __future__ import annotations
+
+from mm.flags import PG_DIRTY
+from mm.interval_tree import vma_interval_tree_foreach
+from mm.memory_rss import add_mm_rss_vec, mm_counter, page_anon
+from mm.page_alloc import put_page
+from mm.page_rmap import page_remove_rmap
+from mm.pgtable import free_pgd_range, pte_range, walk_pmds
+from mm.rmap import unlink_anon_vmas
+from mm.types import AddressSpace, MmStruct, VmAreaStruct
+from mm.util import update_hiwater_rss
+from mm.vma_tree import unlink_file_vma
+
+
+def zap_pte_range(
+    mm: MmStruct, vma: VmAreaStruct, pmd: int, start: int, end: int, check_mapping: AddressSpace | None
+) -> None:
+    """Clear the entries of [start, end) below one PMD entry. With `check_mapping`, leave pages of others (COWed) alone."""
+    arch = mm.arch
+    system = mm.system
+    words = system.words
+    mem_map = system.mem_map
+    special = arch.PTE_SPECIAL
+    pte_pfn = arch.pte_pfn
+    first, last = pte_range(mm, pmd, start, end)
+    rss = [0, 0, 0, 0]
+    for index, pte in enumerate(words[first:last].tolist(), first):
+        if not pte:
+            continue
+        if pte & special:
+            words[index] = 0
+            continue
+        page = mem_map[pte_pfn(pte)]
+        if page is None:
+            raise_bad_pte(mm, index, pte)
+            continue
+        if check_mapping is not None and check_mapping is not page.mapping:
+            continue
+        words[index] = 0
+        if not page_anon(page) and arch.pte_dirty(pte):
+            page.flags |= PG_DIRTY
+        rss[mm_counter(page)] -= 1
+        page_remove_rmap(system, page)
+        put_page(system, page)
+    add_mm_rss_vec(mm, rss)
+    mm.tlb_flush_pending = True
+
+
+def raise_bad_pte(mm: MmStruct, index: int, pte: int) -> None:
+    """An entry maps a free frame."""
+    from mm.errors import KernelBug
+
+    raise KernelBug(f"entry {pte:#x} at word {index:#x} maps a frame that is free", mm)
+
+
+def unmap_page_range(
+    mm: MmStruct, vma: VmAreaStruct, start: int, end: int, check_mapping: AddressSpace | None = None
+) -> None:
+    """Clear all entries of [start, end), which lies within `vma`."""
+    for address, following, pmd in walk_pmds(mm, start, end):
+        zap_pte_range(mm, vma, pmd, address, following, check_mapping)
+
+
+def unmap_single_vma(
+    vma: VmAreaStruct, start_addr: int, end_addr: int, check_mapping: AddressSpace | None = None
+) -> None:
+    """Clear what of [start_addr, end_addr) lies in `vma`."""
+    start = max(vma.vm_start, start_addr)
+    end = min(vma.vm_end, end_addr)
+    if start < end:
+        unmap_page_range(vma.vm_mm, vma, start, end, check_mapping)
+
+
+def unmap_vmas(mm: MmStruct, vma: VmAreaStruct | None, start: int, end: int) -> None:
+    """Clear [start, end) in the areas from `vma` on, in list order."""
+    while vma is not None and vma.vm_start < end:
+        unmap_single_vma(vma, start, end)
+        vma = vma.vm_next
+
+
+def zap_page_range(vma: VmAreaStruct, start: int, size: int) -> None:
+    """Remove the pages of [start, start + size) from `vma` and the areas behind it."""
+    update_hiwater_rss(vma.vm_mm)
+    unmap_vmas(vma.vm_mm, vma, start, start + size)
+
+
+def free_pgtables(mm: MmStruct, vma: VmAreaStruct | None, floor: int, ceiling: int) -> None:
+    """Free the tables of the detached areas from `vma` on, and take the areas out of the rmap trees.
+
+    `floor` is the end of the area below them, `ceiling` the start of the one above (0: the top of the address space).
+    """
+    pmd_size = mm.arch.pmd_size
+    while vma is not None:
+        following = vma.vm_next
+        addr = vma.vm_start
+        unlink_anon_vmas(vma)
+        unlink_file_vma(vma)
+        # Gather areas less than a PMD apart into one walk.
+        while following is not None and following.vm_start <= vma.vm_end + pmd_size:
+            vma = following
+            following = vma.vm_next
+            unlink_anon_vmas(vma)
+            unlink_file_vma(vma)
+        free_pgd_range(mm, addr, vma.vm_end, floor, ceiling if following is None else following.vm_start)
+        vma = following
+
+
+def unmap_mapping_pages(mapping: AddressSpace, start: int, nr: int, even_cows: bool) -> None:
+    """Clear every entry that maps pages [start, start + nr) of a file; COWed copies only if `even_cows`.
+
+    `nr` of 0 means up to the end of any mapping.
+    """
+    last = start + nr - 1 if nr else (1 << 64) - 1
+    for node in list(vma_interval_tree_foreach(mapping.i_mmap, start, last)):
+        vma = node.vma
+        page_shift = vma.vm_mm.arch.page_shift
+        vba = vma.vm_pgoff
+        vea = vba + ((vma.vm_end - vma.vm_start) >> page_shift) - 1
+        zba = max(start, vba)
+        zea = min(last, vea)
+        update_hiwater_rss(vma.vm_mm)
+        unmap_single_vma(
+            vma,
+            vma.vm_start + ((zba - vba) << page_shift),
+            vma.vm_start + ((zea - vba + 1) << page_shift),
+            None if even_cows else mapping,
+        )
+
+
+def unmap_mapping_range(mapping: AddressSpace, holebegin: int, holelen: int, even_cows: bool, page_shift: int) -> None:
+    """unmap_mapping_pages() in bytes: whole pages that [holebegin, holebegin + holelen) touches; holelen 0: to the end."""
+    hba = holebegin >> page_shift
+    hlen = (holelen + (1 << page_shift) - 1) >> page_shift
+    unmap_mapping_pages(mapping, hba, hlen, even_cows)

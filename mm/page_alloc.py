@@ -1,0 +1,193 @@
+"""The buddy allocator (mm/page_alloc.c): frames of guest RAM by powers of two, and the `Page` of each frame in use.
+
+    zone.pcp          stack of single free frames; order 0 is served from here and returned to here
+    zone.free_area[k] free blocks of 2**k frames, naturally aligned; a freed block merges with its buddy (pfn ^ 2**k)
+
+A frame that was never handed out still holds the zeroes of fresh host memory, and `alloc_page(zero=True)` does not
+clear it again: `zone.used[pfn]` remembers which were. A free frame has no `Page` (`mem_map[pfn] is None`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mm.errors import KernelBug
+from mm.flags import PG_RESERVED
+from mm.types import Page
+
+if TYPE_CHECKING:
+    from mm.system import System
+
+MAX_ORDER = 11  # largest block: 2**10 frames
+PCP_BATCH = 31  # frames moved between pcp and the buddy lists at a time
+PCP_HIGH = 6 * PCP_BATCH
+
+
+class Zone:
+    """All frames of the one zone of the one node (struct zone). Counters in pages."""
+
+    __slots__ = ("free_area", "managed_pages", "nr_free_buddy", "pcp", "spanned_pages", "used")
+
+    def __init__(self, frames: int) -> None:
+        self.spanned_pages = frames
+        self.managed_pages = 0  # frames ever given to the allocator
+        self.free_area: list[dict[int, None]] = [{} for _ in range(MAX_ORDER)]
+        self.nr_free_buddy = 0  # frames in free_area
+        self.pcp: list[int] = []
+        self.used = bytearray(frames)
+
+    @property
+    def nr_free_pages(self) -> int:
+        """NR_FREE_PAGES, the per-CPU lists included."""
+        return self.nr_free_buddy + len(self.pcp)
+
+
+def init_zone(first: int, frames: int) -> Zone:
+    """A zone of `frames` frames with those from `first` up free; the ones below are reserved."""
+    zone = Zone(frames)
+    pfn = frames
+    # From the top down, so that the lists (last in, first out) hand out low frames first.
+    blocks = []
+    position = first
+    while position < frames:
+        order = min((position & -position).bit_length() - 1 if position else MAX_ORDER - 1, MAX_ORDER - 1)
+        while position + (1 << order) > frames:
+            order -= 1
+        blocks.append((position, order))
+        position += 1 << order
+    for pfn, order in reversed(blocks):
+        zone.free_area[order][pfn] = None
+    zone.nr_free_buddy = zone.managed_pages = frames - first
+    return zone
+
+
+def _rmqueue_smallest(zone: Zone, order: int) -> int:
+    """Take a block of 2**order frames out of the buddy lists, splitting a larger one; -1 when there is none."""
+    free_area = zone.free_area
+    for current in range(order, MAX_ORDER):
+        area = free_area[current]
+        if area:
+            pfn, _ = area.popitem()
+            while current > order:  # expand(): the upper half stays free
+                current -= 1
+                free_area[current][pfn + (1 << current)] = None
+            zone.nr_free_buddy -= 1 << order
+            return pfn
+    return -1
+
+
+def _free_one_page(zone: Zone, pfn: int, order: int) -> None:
+    """Give a block back to the buddy lists, merging upwards as long as the buddy is free and of the same size."""
+    free_area = zone.free_area
+    zone.nr_free_buddy += 1 << order
+    while order < MAX_ORDER - 1:
+        buddy = pfn ^ (1 << order)
+        if buddy not in free_area[order]:
+            break
+        del free_area[order][buddy]
+        pfn &= buddy
+        order += 1
+    free_area[order][pfn] = None
+
+
+def _rmqueue_bulk(zone: Zone) -> bool:
+    """Refill the per-CPU stack; False when no frame is left anywhere."""
+    for order in (5, 4, 3, 2, 1, 0):
+        pfn = _rmqueue_smallest(zone, order)
+        if pfn >= 0:
+            zone.pcp.extend(range(pfn + (1 << order) - 1, pfn - 1, -1))
+            return True
+    return False
+
+
+def alloc_pfn(system: System, zero: bool) -> int:
+    """Take one frame without a `Page` (the caller sets `mem_map[pfn]`); -1 when memory is exhausted."""
+    zone = system.zone
+    pcp = zone.pcp
+    if not pcp and not _rmqueue_bulk(zone):
+        return -1
+    pfn = pcp.pop()
+    if zone.used[pfn]:
+        if zero:
+            size = system.page_size
+            address = pfn * size
+            system.ram[address : address + size] = system.zeroes
+    else:
+        zone.used[pfn] = 1
+    return pfn
+
+
+def alloc_page(system: System, zero: bool) -> Page | None:
+    """One frame with refcount 1, cleared if `zero`; None when memory is exhausted (the caller's ENOMEM)."""
+    pfn = alloc_pfn(system, zero)
+    if pfn < 0:
+        return None
+    page = system.mem_map[pfn] = Page(pfn)
+    return page
+
+
+def alloc_pages(system: System, order: int, zero: bool) -> Page | None:
+    """A naturally aligned block of 2**order frames; each gets its `Page`, the first is returned. None: no such block."""
+    zone = system.zone
+    pfn = _rmqueue_smallest(zone, order)
+    if pfn < 0 and zone.pcp:
+        drain_all_pages(zone)
+        pfn = _rmqueue_smallest(zone, order)
+    if pfn < 0:
+        return None
+    size = system.page_size
+    used = zone.used
+    for frame in range(pfn, pfn + (1 << order)):
+        if used[frame]:
+            if zero:
+                system.ram[frame * size : (frame + 1) * size] = system.zeroes
+        else:
+            used[frame] = 1
+        system.mem_map[frame] = Page(frame)
+    return system.mem_map[pfn]
+
+
+def drain_all_pages(zone: Zone) -> None:
+    """Move the per-CPU frames to the buddy lists, so that they can merge."""
+    for pfn in zone.pcp:
+        _free_one_page(zone, pfn, 0)
+    zone.pcp.clear()
+
+
+def free_page(system: System, page: Page) -> None:
+    """Free a frame whatever its refcount says it should be (the caller owned the last reference)."""
+    pfn = page.pfn
+    if system.mem_map[pfn] is not page:
+        raise KernelBug(f"frame {pfn:#x} is freed twice or its struct page is stale")
+    if page.mapcount or page.flags & PG_RESERVED:
+        raise KernelBug(f"frame {pfn:#x} is freed with mapcount {page.mapcount}, flags {page.flags:#x}")
+    page.refcount = 0
+    system.mem_map[pfn] = None
+    zone = system.zone
+    pcp = zone.pcp
+    pcp.append(pfn)
+    if len(pcp) > PCP_HIGH:
+        for cold in pcp[:PCP_BATCH]:
+            _free_one_page(zone, cold, 0)
+        del pcp[:PCP_BATCH]
+
+
+def get_page(page: Page) -> None:
+    """Take a reference."""
+    page.refcount += 1
+
+
+def put_page(system: System, page: Page) -> None:
+    """Drop a reference; the last one frees the frame."""
+    page.refcount -= 1
+    if page.refcount <= 0:
+        if page.refcount < 0:
+            raise KernelBug(f"frame {page.pfn:#x} has refcount {page.refcount}")
+        free_page(system, page)
+
+
+def copy_page(system: System, to: Page, source: Page) -> None:
+    """Copy the content of one frame to another (copy_user_highpage)."""
+    size = system.page_size
+    ram = system.ram
+    ram[to.pfn * size : (to.pfn + 1) * size] = ram[source.pfn * size : (source.pfn + 1) * size]

@@ -1,0 +1,153 @@
+"""From a page to the entries that map it (the page side of mm/rmap.c), and the mlocked state of pages (mm/mlock.c).
+
+`mapcount` counts a page's PTEs. rmap_walk() finds them: the page's `mapping` and `index` say in which areas it may be
+mapped (an interval tree, by page offset), each area gives one address, and the page tables say whether it is so.
+
+    anonymous page  mapping: AnonVma      index: vm_pgoff of the area + distance from its start
+    file page       mapping: AddressSpace index: page offset in the file
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mm.errors import KernelBug
+from mm.flags import (
+    PG_DIRTY,
+    PG_LRU,
+    PG_MLOCKED,
+    PG_SWAPBACKED,
+    PG_UNEVICTABLE,
+    PG_UPTODATE,
+    VM_LOCKED,
+    VM_SHARED,
+    VM_SPECIAL,
+)
+from mm.interval_tree import anon_vma_interval_tree_foreach, vma_interval_tree_foreach
+from mm.pgtable import pte_offset
+from mm.types import AnonVma, Page, VmAreaStruct
+
+if TYPE_CHECKING:
+    from mm.system import System
+
+# Flags of a freshly mapped anonymous page: content valid, would go to swap, on the LRU lists.
+NEW_ANON_FLAGS = PG_UPTODATE | PG_SWAPBACKED | PG_LRU
+
+
+def linear_page_index(vma: VmAreaStruct, address: int) -> int:
+    """Page offset of `address` in what the area maps."""
+    return ((address - vma.vm_start) >> vma.vm_mm.arch.page_shift) + vma.vm_pgoff
+
+
+def page_add_new_anon_rmap(page: Page, vma: VmAreaStruct, address: int) -> None:
+    """A new page's first mapping: it becomes anonymous, owned by the area's anon_vma, and goes to the LRU lists.
+
+    lru_cache_add_inactive_or_unevictable() is part of it: in a locked area the page is mlocked from birth.
+    """
+    if vma.anon_vma is None:
+        raise KernelBug(f"anonymous page for {vma!r}, which has no anon_vma", vma.vm_mm)
+    page.mapping = vma.anon_vma
+    page.index = ((address - vma.vm_start) >> vma.vm_mm.arch.page_shift) + vma.vm_pgoff
+    page.mapcount = 1
+    page.flags |= NEW_ANON_FLAGS
+    if vma.vm_flags & (VM_LOCKED | VM_SPECIAL) == VM_LOCKED:
+        mlock_vma_page(vma.vm_mm.system, page)
+
+
+def page_add_file_rmap(page: Page) -> None:
+    """One more PTE maps a page of a file."""
+    page.mapcount += 1
+
+
+def page_dup_rmap(page: Page) -> None:
+    """fork() copied a PTE."""
+    page.mapcount += 1
+
+
+def page_remove_rmap(system: System, page: Page) -> None:
+    """One PTE less maps the page; the last one takes the mlocked mark along."""
+    page.mapcount -= 1
+    if page.mapcount <= 0:
+        if page.mapcount < 0:
+            raise KernelBug(f"frame {page.pfn:#x} has mapcount {page.mapcount}")
+        if page.flags & PG_MLOCKED:
+            clear_page_mlock(system, page)
+
+
+def mlock_vma_page(system: System, page: Page) -> None:
+    """Mark a page mlocked: it can not be reclaimed."""
+    if not page.flags & PG_MLOCKED:
+        page.flags |= PG_MLOCKED | PG_UNEVICTABLE
+        system.nr_mlock += 1
+
+
+def clear_page_mlock(system: System, page: Page) -> None:
+    """Take the mlocked mark away."""
+    if page.flags & PG_MLOCKED:
+        page.flags &= ~(PG_MLOCKED | PG_UNEVICTABLE)
+        system.nr_mlock -= 1
+
+
+def munlock_vma_page(system: System, page: Page) -> None:
+    """An area that held the page locked lets go: unless another locked area maps it (try_to_munlock), it is evictable."""
+    if page.flags & PG_MLOCKED:
+        clear_page_mlock(system, page)
+        if page.mapcount > 1:
+            for vma, _, _ in rmap_walk(system, page):
+                if vma.vm_flags & VM_LOCKED:
+                    mlock_vma_page(system, page)
+                    return
+
+
+def vma_address(page: Page, vma: VmAreaStruct) -> int:
+    """Where `vma` would map the page (which must lie in its range of page offsets)."""
+    return vma.vm_start + ((page.index - vma.vm_pgoff) << vma.vm_mm.arch.page_shift)
+
+
+def rmap_areas(page: Page) -> Iterator[VmAreaStruct]:
+    """The areas that may map the page, by its mapping's interval tree."""
+    mapping = page.mapping
+    if mapping is None:
+        return
+    if isinstance(mapping, AnonVma):
+        for chain in anon_vma_interval_tree_foreach(mapping.rb_root, page.index, page.index):
+            yield chain.vma
+    else:
+        for node in vma_interval_tree_foreach(mapping.i_mmap, page.index, page.index):
+            yield node.vma
+
+
+def rmap_walk(system: System, page: Page) -> Iterator[tuple[VmAreaStruct, int, int]]:
+    """Every mapping of the page: (area, address, index of its PTE among the words of RAM)."""
+    arch = system.arch
+    words = system.words
+    for vma in rmap_areas(page):
+        address = vma_address(page, vma)
+        index = pte_offset(vma.vm_mm, address)
+        if index >= 0:
+            pte = words[index]
+            if pte and arch.pte_present(pte) and arch.pte_pfn(pte) == page.pfn:
+                yield vma, address, index
+
+
+def page_mkclean(system: System, page: Page) -> int:
+    """Write-protect and clean every shared mapping of a file page, so that the next write is noticed; how many."""
+    arch = system.arch
+    words = system.words
+    cleaned = 0
+    for vma, _, index in rmap_walk(system, page):
+        pte = words[index]
+        if vma.vm_flags & VM_SHARED and (arch.pte_dirty(pte) or arch.pte_write(pte)):
+            words[index] = arch.pte_mkclean(arch.pte_wrprotect(pte))
+            vma.vm_mm.tlb_flush_pending = True
+            cleaned += 1
+    return cleaned
+
+
+def set_page_dirty(page: Page) -> bool:
+    """Note that the page's content changed; True when it was clean."""
+    if page.flags & PG_DIRTY:
+        return False
+    page.flags |= PG_DIRTY
+    return True

@@ -1,0 +1,331 @@
+"""The data structures of memory management, and nothing else.
+
+Read this file first. Each class is the counterpart of a kernel structure (include/linux/mm_types.h, rmap.h, fs.h), with
+the kernel's field names; a field says what it means, its unit, and the rule it obeys. Behaviour lives in the module
+named after the kernel's file: `mmap.py`, `memory.py`, `rmap.py` and so on.
+
+    TaskStruct --mm--> MmStruct --mmap--> VmAreaStruct <-> VmAreaStruct <-> ...     sorted list
+                          |                   |   |
+                          +--mm_rb------------+   +--anon_vma--> AnonVma            red-black tree, same VMAs
+                          |                   +------vm_file---> File --> AddressSpace --> Page
+                          +--pgd--> page tables in guest RAM --> frames; mem_map[pfn] is the frame's Page
+
+All of it is plain, copyable and picklable: no engine handle, no closure, no host file. RAM itself is reached through
+`System`, which re-attaches it after unpickling.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mm.arch import Arch
+    from mm.system import System
+
+
+class Page:
+    """State of one frame of guest RAM in use (struct page). Free frames have none: `system.mem_map[pfn] is None`."""
+
+    __slots__ = ("flags", "index", "mapcount", "mapping", "pfn", "private", "refcount")
+
+    def __init__(
+        self,
+        pfn: int,
+        flags: int = 0,
+        mapcount: int = 0,
+        mapping: AnonVma | AddressSpace | None = None,
+        index: int = 0,
+    ) -> None:
+        self.pfn = pfn  # frame number: physical address >> page_shift
+        self.refcount = 1  # _refcount: users of the frame; 0 frees it
+        self.mapcount = mapcount  # page_mapcount(): PTEs that map it (the kernel stores this less one)
+        self.flags = flags  # PG_*
+        self.mapping = mapping  # owner: PageAnon() iff it is an AnonVma
+        self.index = index  # pages: offset within mapping (file offset, or linear address for anonymous)
+        self.private: Any = None  # buddy order while free-listed; swap entry later
+
+
+class AnonVma:
+    """Set of VMAs that may map the same anonymous pages (struct anon_vma)."""
+
+    __slots__ = ("num_active_vmas", "num_children", "parent", "rb_root", "refcount", "root")
+
+    def __init__(self) -> None:
+        self.root: AnonVma = self  # first of the fork family
+        self.parent: AnonVma = self
+        self.refcount = 1
+        self.num_children = 0  # anon_vmas whose parent is this one, itself included when it is a root
+        self.num_active_vmas = 0  # VMAs whose anon_vma is this one
+        self.rb_root = RbRoot()  # interval tree of AnonVmaChain.rb over VMA page offsets
+
+
+class RbRoot:
+    """Root of an intrusive red-black tree (struct rb_root). `rb_node` is the topmost node or None."""
+
+    __slots__ = ("rb_node",)
+
+    def __init__(self) -> None:
+        self.rb_node: Any = None
+
+
+class RbNode:
+    """Links of a node in a tree of `rbtree.py`. Whatever has these four slots can be linked; VMAs link themselves."""
+
+    __slots__ = ("rb_left", "rb_parent", "rb_red", "rb_right")
+
+    def __init__(self) -> None:
+        self.rb_left: Any = None
+        self.rb_right: Any = None
+        self.rb_parent: Any = None
+        self.rb_red = False
+
+
+class AnonVmaChain(RbNode):
+    """One (VMA, AnonVma) pair (struct anon_vma_chain): in the VMA's `anon_vma_chain` list and the AnonVma's tree."""
+
+    __slots__ = ("anon_vma", "rb_subtree_last", "vma")
+
+    def __init__(self, vma: VmAreaStruct, anon_vma: AnonVma) -> None:
+        super().__init__()
+        self.vma = vma
+        self.anon_vma = anon_vma
+        self.rb_subtree_last = 0  # augmentation: largest last page offset in this subtree
+
+
+class SharedNode(RbNode):
+    """A file VMA's link in its mapping's `i_mmap` interval tree (vma->shared)."""
+
+    __slots__ = ("rb_subtree_last", "vma")
+
+    def __init__(self, vma: VmAreaStruct) -> None:
+        super().__init__()
+        self.vma = vma
+        self.rb_subtree_last = 0
+
+
+class VmAreaStruct(RbNode):
+    """One area of an address space (struct vm_area_struct): [vm_start, vm_end), bytes, page aligned, never empty.
+
+    The inherited links are vm_rb: the node in `mm.mm_rb`.
+    """
+
+    __slots__ = (
+        "anon_vma",
+        "anon_vma_chain",
+        "rb_subtree_gap",
+        "shared",
+        "vm_end",
+        "vm_file",
+        "vm_flags",
+        "vm_mm",
+        "vm_next",
+        "vm_ops",
+        "vm_page_prot",
+        "vm_pgoff",
+        "vm_policy",
+        "vm_prev",
+        "vm_private_data",
+        "vm_start",
+        "vm_userfaultfd_ctx",
+    )
+
+    def __init__(self, mm: MmStruct, start: int = 0, end: int = 0, flags: int = 0, prot: int = 0, pgoff: int = 0) -> None:
+        self.rb_left: Any = None
+        self.rb_right: Any = None
+        self.rb_parent: Any = None
+        self.rb_red = False
+        self.vm_mm = mm
+        self.vm_start = start
+        self.vm_end = end
+        self.vm_next: VmAreaStruct | None = None
+        self.vm_prev: VmAreaStruct | None = None
+        self.rb_subtree_gap = 0  # bytes: largest gap below a VMA of this subtree
+        self.vm_page_prot = prot  # protection bits of a PTE mapped here
+        self.vm_flags = flags  # VM_*
+        self.anon_vma_chain: list[AnonVmaChain] = []  # index 0 is the list head's next (most recently added)
+        self.anon_vma: AnonVma | None = None  # set by the first anonymous page
+        self.vm_ops: VmOperations | None = None  # None: anonymous
+        self.vm_pgoff = pgoff  # pages: offset in vm_file, or vm_start >> page_shift at birth for anonymous
+        self.vm_file: File | None = None
+        self.shared: SharedNode | None = None  # link in vm_file's i_mmap, while linked
+        self.vm_private_data: Any = None
+        self.vm_policy: Any = None
+        self.vm_userfaultfd_ctx: Any = None
+
+    def __repr__(self) -> str:
+        return f"<VMA {self.vm_start:x}-{self.vm_end:x} flags={self.vm_flags:x} pgoff={self.vm_pgoff:x}>"
+
+
+class VmOperations(Protocol):
+    """What an area's owner does for it (struct vm_operations_struct). Methods an owner lacks are None on the instance.
+
+    `close` is not None keeps an area from merging. Implementations are stateless singletons, picklable by name.
+    """
+
+    open: Callable[[VmAreaStruct], None] | None
+    close: Callable[[VmAreaStruct], None] | None
+    fault: Callable[[VmFault], int] | None
+    map_pages: Callable[[VmFault, int, int], None] | None
+    page_mkwrite: Callable[[VmFault], int] | None
+    name: Callable[[VmAreaStruct], str] | None
+
+
+class VmFault:
+    """One page fault in progress (struct vm_fault). `address` is page aligned, `real_address` is what was touched."""
+
+    __slots__ = ("address", "cow_page", "flags", "orig_pte", "page", "pgoff", "pte", "real_address", "vma")
+
+    def __init__(self, vma: VmAreaStruct, address: int, flags: int, pgoff: int) -> None:
+        self.vma = vma
+        self.address = address  # bytes, page aligned
+        self.real_address = address
+        self.flags = flags  # FAULT_FLAG_*
+        self.pgoff = pgoff  # pages: offset of the faulting page in the mapping
+        self.pte = -1  # index of the PTE among the 8-byte words of RAM; -1: no table yet
+        self.orig_pte = 0  # its value at the time of the fault
+        self.page: Page | None = None  # ->fault() leaves the page here
+        self.cow_page: Page | None = None
+
+
+class AddressSpace:
+    """Cached pages of one file and the areas that map it (struct address_space with what mm/ needs of struct inode)."""
+
+    __slots__ = (
+        "a_ops",
+        "host",
+        "i_mmap",
+        "i_mmap_writable",
+        "i_size",
+        "i_writecount",
+        "nrpages",
+        "pages",
+        "private",
+        "seals",
+    )
+
+    def __init__(self, a_ops: Any, host: Any = None) -> None:
+        self.a_ops = a_ops  # where missing pages come from (shmem.py, filemap.py)
+        self.host = host  # the inode of guest/, opaque to mm/
+        self.pages: dict[int, Page] = {}  # i_pages: page offset -> Page
+        self.i_mmap = RbRoot()  # interval tree of SharedNode
+        self.i_mmap_writable = 0  # VM_SHARED mappings; negative: writing denied
+        self.i_writecount = 0  # opens for writing; negative: -n VM_DENYWRITE mappings and running exec's (ETXTBSY)
+        self.seals = 0  # F_SEAL_* of a memfd
+        self.i_size = 0  # bytes
+        self.nrpages = 0
+        self.private: Any = None  # a_ops' own
+
+
+class File(Protocol):
+    """What mm/ asks of an open file (struct file). guest/ implements it."""
+
+    f_mapping: AddressSpace
+    f_mode: int  # FMODE_READ 1, FMODE_WRITE 2
+    f_flags: int  # O_*
+    f_count: int  # references; get_file() and fput() in mm/mmap.py count
+
+    def d_path(self) -> str:
+        """Absolute path in the guest, ' (deleted)' appended when unlinked."""
+
+    def mmap(self, vma: VmAreaStruct) -> None:
+        """f_op->mmap: set vma.vm_ops (and flags). Raises Errno(ENODEV) when the file cannot be mapped."""
+
+    def release(self) -> None:
+        """Called when f_count falls to 0."""
+
+
+class MmStruct:
+    """One address space (struct mm_struct). Addresses in bytes, the *_vm counters and rss in pages."""
+
+    def __init__(self, system: System) -> None:
+        arch = system.arch
+        self.system = system
+        self.arch: Arch = arch
+        self.mmap: VmAreaStruct | None = None  # lowest VMA
+        self.mm_rb = RbRoot()
+        self.vmacache_seqnum = 0
+        self.ops: MmOps = system.mm_ops  # swappable algorithms
+        self.get_unmapped_area: Callable[..., int] = arch.get_unmapped_area_topdown
+        self.mmap_base = 0
+        self.mmap_legacy_base = 0
+        self.task_size = arch.task_size
+        self.highest_vm_end = 0
+        self.pgd = 0  # pfn of the root table
+        self.pte_cache_key = -1  # address >> pmd_shift of the PTE table last used by a fault; -1: none
+        self.pte_cache = 0  # its first entry, as index among the words of RAM; dropped when a table is freed or moved
+        self.mm_users = 1
+        self.map_count = 0
+        self.total_vm = 0
+        self.locked_vm = 0
+        self.pinned_vm = 0
+        self.data_vm = 0
+        self.exec_vm = 0
+        self.stack_vm = 0
+        self.def_flags = 0
+        self.pgtables_bytes = 0
+        self.hiwater_rss = 0
+        self.hiwater_vm = 0
+        self.start_code = self.end_code = self.start_data = self.end_data = 0
+        self.start_brk = self.brk = self.start_stack = 0
+        self.arg_start = self.arg_end = self.env_start = self.env_end = 0
+        self.saved_auxv: list[int] = []
+        self.rss_stat = [0, 0, 0, 0]  # MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES
+        self.vdso = 0  # address of the vDSO (context.vdso)
+        self.exe_file: File | None = None
+        self.binfmt: Any = None
+        self.flags = 0  # MMF_*: dumpable
+        self.tlb_flush_pending = False  # a present PTE was cleared or tightened: the MMU must forget before user code runs
+        self.icache_pending: list[int] = []  # addresses of pages that became executable with host-written bytes
+
+
+class MmOps:
+    """The algorithms of an address space, one slot each, so that one can be replaced (or judged) without touching callers.
+
+    `mm.system.mm_ops` is built once, in mm/system.py, from the modules' own functions; every caller goes through
+    `mm.ops.NAME(...)`.
+    """
+
+    __slots__ = (
+        "expand_stack",
+        "find_vma",
+        "find_vma_links",
+        "handle_mm_fault",
+        "unmapped_area",
+        "unmapped_area_topdown",
+        "vma_merge",
+        "vmacache_find",
+        "vmacache_update",
+    )
+
+    expand_stack: Callable[[VmAreaStruct, int], int]
+    find_vma: Callable[[MmStruct, int], VmAreaStruct | None]
+    find_vma_links: Callable[..., Any]
+    vmacache_find: Callable[[MmStruct, int], VmAreaStruct | None]
+    vmacache_update: Callable[[MmStruct, int, VmAreaStruct], None]
+    vma_merge: Callable[..., VmAreaStruct | None]
+    unmapped_area: Callable[..., int]
+    unmapped_area_topdown: Callable[..., int]
+    handle_mm_fault: Callable[[VmAreaStruct, int, int], int]
+
+
+class TaskStruct:
+    """What mm/ needs of a task (struct task_struct). guest/ derives its `Task` from it; `system.current` is the one running."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.pid = 0
+        self.comm = ""
+        self.mm: MmStruct | None = None
+        self.vmacache: list[VmAreaStruct | None] = [None, None, None, None]
+        self.vmacache_seqnum = 0
+        self.vmacache_find_calls = 0  # statistics: lookups in the cache, and those it answered
+        self.vmacache_find_hits = 0
+        self.rss_stat = [0, 0, 0, 0]  # SPLIT_RSS_COUNTING: not yet added to mm.rss_stat
+        self.rss_events = 0
+        self.min_flt = 0
+        self.maj_flt = 0
+        self.personality = 0
+        self.rlim: list[list[int]] = []  # [soft, hard] by RLIMIT_*; shared by the threads of a process
+        self.cap_effective = (1 << 40) - 1  # bit n: CAP n
