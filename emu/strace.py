@@ -41,14 +41,14 @@ class Strace:
 
     Args:
         write: takes text; whole lines, or the start of one that will be continued.
-        kernel: to find the memory and the registers of the task that calls (`tasks`, `cpu`).
+        machine: has the `kernel`, where the memory and the registers of the task that calls are found.
     """
 
     KINDS = ("syscall_enter", "syscall_exit", "signal", "exec", "fork", "exit")
 
-    def __init__(self, write: Callable[[str], None], kernel: Any) -> None:
+    def __init__(self, write: Callable[[str], None], machine: Any) -> None:
         self._write = write
-        self._kernel = kernel
+        self._machine = machine
         self._abi: Any = None
         self._pending: dict[int, Pending] = {}
         self._alive: set[int] = set()
@@ -171,7 +171,7 @@ class Strace:
 
     def _syscall(self, event: Any, name: str = "", args: tuple[int, ...] | None = None) -> Syscall:
         """The call of an event, with access to the memory of the task that made it."""
-        task = self._kernel.tasks.get(event.pid)
+        task = self._machine.kernel.tasks.get(event.pid)
         mm = None if task is None else task.mm
         if mm is None:
             return Syscall(name or event.name, event.args if args is None else args, lambda address, count: b"", None)
@@ -185,7 +185,7 @@ class Strace:
             return b"" if mm is None else bytes(access_process_vm(mm, address, count))
 
         call = Syscall(name or event.name, event.args if args is None else args, peek, self._abi, mm.arch.page_size)
-        call.sp = self._kernel.cpu.regs[self._abi.SP_REGISTER]
+        call.sp = self._machine.kernel.cpu.regs[self._abi.SP_REGISTER]
         return call
 
 

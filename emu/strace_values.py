@@ -1,7 +1,7 @@
 """How strace writes single values: numbers, flag words, strings, signal sets, errno results.
 
 Every function takes the `Syscall` being shown and one raw argument, and returns text. `NULL` for a null pointer, the
-bare address where the guest's memory cannot be read, `"..."` after 32 bytes: strace's rules, checked against strace 6.1.
+bare address where memory cannot be read, `"..."` after 32 bytes: strace's rules, checked against strace 6.1.
 """
 
 from __future__ import annotations

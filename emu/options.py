@@ -1,0 +1,345 @@
+"""The command line as data: every option once, with its parser and its line of help.
+
+Hand-made rather than argparse for two reasons: options end at PROGRAM, whatever follows belongs to the guest, and the
+import of argparse is a tenth of a `hello` run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from emu.errors import STATUS_NOT_FOUND, PagewalkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MIN_RAM = 4 << 20
+
+
+class Options:
+    """Parsed options, by attribute. Defaults are those of an untouched oracle machine."""
+
+    def __init__(self) -> None:
+        self.root: str | None = None
+        self.rw = False
+        self.mounts: list[tuple[str, str, str]] = []
+        self.page_size: int | None = None
+        self.la57 = False
+        self.ram = 1 << 30
+        self.cpu: str | None = None
+        self.env: list[tuple[str, str]] = []
+        self.inherit_env = False
+        self.argv0: str | None = None
+        self.uid = 0
+        self.gid = 0
+        self.aslr: int | None = None
+        self.stack = 8 << 20
+        self.seed = 0
+        self.strace: str | None = None  # "" is standard error
+        self.trace: str | None = None
+        self.stats = False
+        self.max_instructions: int | None = None
+        self.timeout: float | None = None
+        self.check = 0
+        self.at_syscall: int | None = None
+        self.quiet = False
+        self.svg: str | None = None
+        self.color: str = "auto"
+        self.help = False
+        self.program = ""
+        self.arguments: list[str] = []
+
+
+def number(text: str, low: int = 0, high: int = (1 << 64) - 1) -> int:
+    """A whole number in Python's notations; raises ValueError outside [low, high]."""
+    value = int(text, 0)
+    if not low <= value <= high:
+        raise ValueError
+    return value
+
+
+def size(text: str) -> int:
+    """Bytes, with an optional suffix k, m or g (powers of 1024)."""
+    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}.get(text[-1:].lower(), 1)
+    return number(text[:-1] if factor > 1 else text, 1) * factor
+
+
+def ram_size(text: str) -> int:
+    """Guest memory."""
+    value = size(text)
+    if value < MIN_RAM:
+        raise PagewalkError(f"--ram {text}: too small, the machine needs at least {MIN_RAM >> 20}M")
+    if value % 65536:
+        raise PagewalkError(f"--ram {text}: not a multiple of 64k, the largest page size")
+    if value > 1 << 40:
+        raise PagewalkError(f"--ram {text}: too large, the machine takes at most 1024G")
+    return value
+
+
+def page_size(text: str) -> int:
+    """4k, 16k or 64k."""
+    return {"4k": 4096, "16k": 16384, "64k": 65536}[text.lower()]
+
+
+def pair(text: str) -> tuple[str, str]:
+    """KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError
+    return key, value
+
+
+def mount(text: str) -> tuple[str, str, str]:
+    """HOST:GUEST[:ro|rw]; GUEST is absolute."""
+    parts = text.split(":")
+    if len(parts) == 2:
+        parts.append("ro")
+    host, guest, mode = parts
+    if not host or not guest.startswith("/") or mode not in ("ro", "rw"):
+        raise ValueError
+    return host, guest, mode
+
+
+def seconds(text: str) -> float:
+    """A positive time."""
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise ValueError
+    return value
+
+
+class Option:
+    """One option: where its value goes and how it is read.
+
+    Args:
+        names: its spellings, `--root` or `-E`.
+        attribute: the field of `Options` it sets; a list is appended to.
+        metavar: the value's name in help; empty for a switch, `[=FILE]` for a value that only `=` can give.
+        parse: text -> value; ValueError and KeyError mean "not of this form".
+        form: what the value should have looked like, for the error line.
+        help: one line.
+    """
+
+    __slots__ = ("attribute", "form", "help", "metavar", "names", "parse")
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        attribute: str,
+        metavar: str,
+        parse: Callable[[str], Any],
+        form: str,
+        help: str,
+    ) -> None:
+        self.names = names
+        self.attribute = attribute
+        self.metavar = metavar
+        self.parse = parse
+        self.form = form
+        self.help = help
+
+    def set(self, options: Options, text: str) -> None:
+        """Read `text` into `options`."""
+        try:
+            value = self.parse(text)
+        except (ValueError, KeyError):
+            shown = f"{self.names[0]} {text}".rstrip()
+            raise PagewalkError(f"{shown}: expected {self.form}") from None
+        field = getattr(options, self.attribute)
+        if isinstance(field, list):
+            field.append(value)
+        else:
+            setattr(options, self.attribute, value)
+
+
+def switch(name: str, attribute: str, help: str) -> Option:
+    """An option without a value."""
+    return Option((name,), attribute, "", lambda text: True, "", help)
+
+
+GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
+    (
+        "Files the guest sees",
+        (
+            Option(("--root",), "root", "DIR", str, "a folder", "the guest's / is DIR; PROGRAM is looked up in it"),
+            switch("--rw", "rw", "the guest's writes reach the --root folder (else they vanish)"),
+            Option(
+                ("--mount",),
+                "mounts",
+                "HOST:GUEST[:ro|rw]",
+                mount,
+                "HOST:GUEST[:ro|rw]",
+                "show HOST at GUEST, read-only unless rw; repeatable",
+            ),
+        ),
+    ),
+    (
+        "The machine",
+        (
+            Option(
+                ("--page-size",),
+                "page_size",
+                "4k|16k|64k",
+                page_size,
+                "4k, 16k or 64k",
+                "page size; 16k and 64k: arm64",
+            ),
+            switch("--la57", "la57", "five-level page tables (x86-64)"),
+            Option(("--ram",), "ram", "SIZE", ram_size, "a size like 512M", "guest memory [1G], host's as touched"),
+            Option(("--cpu",), "cpu", "MODEL", str, "a CPU model", "CPU model; `--cpu help` lists them"),
+        ),
+    ),
+    (
+        "The process",
+        (
+            Option(("-E",), "env", "KEY=VALUE", pair, "KEY=VALUE", "set an environment variable; repeatable"),
+            switch("--inherit-env", "inherit_env", "start from pagewalk's own environment (else it is empty)"),
+            Option(("-0",), "argv0", "NAME", str, "a name", "argv[0] of the program [PROGRAM]"),
+            Option(("--uid",), "uid", "N", lambda t: number(t, 0, 0xFFFFFFFE), "a user id", "user id [0]"),
+            Option(("--gid",), "gid", "N", lambda t: number(t, 0, 0xFFFFFFFE), "a group id", "group id [0]"),
+            Option(("--aslr",), "aslr", "SEED", number, "a whole number", "randomise addresses, repeatably [off]"),
+            Option(("--stack",), "stack", "SIZE", size, "a size like 8M", "soft limit of the stack [8M]"),
+            Option(("--seed",), "seed", "N", number, "a whole number", "of the guest's random numbers [0]"),
+        ),
+    ),
+    (
+        "Watching",
+        (
+            Option(("--strace",), "strace", "[=FILE]", str, "", "system calls and signals as strace prints them"),
+            Option(("--trace",), "trace", "FILE", str, "a file", "every event as JSON Lines (docs/trace.md)"),
+            switch("--stats", "stats", "at the end: memory map, faults, vmacache, VMA tree, page tables"),
+            Option(
+                ("--check",),
+                "check",
+                "0|1|2",
+                lambda t: number(t, 0, 2),
+                "0, 1 or 2",
+                "check invariants: 1 after changes, 2 after every fault and call [0]",
+            ),
+        ),
+    ),
+    (
+        "Limits",
+        (
+            Option(
+                ("--max-instructions",),
+                "max_instructions",
+                "N",
+                lambda t: number(t, 1),
+                "a whole number",
+                "stop after N instructions, status 124",
+            ),
+            Option(("--timeout",), "timeout", "S", seconds, "seconds", "stop after S seconds, status 124"),
+        ),
+    ),
+)
+
+VIEW_GROUP: tuple[str, tuple[Option, ...]] = (
+    "The view",
+    (
+        Option(
+            ("--at-syscall",),
+            "at_syscall",
+            "N",
+            lambda t: number(t, 1),
+            "a whole number from 1",
+            "stop at the entry of system call N and show that moment",
+        ),
+        switch("--quiet", "quiet", "drop the guest's own output"),
+        Option(("--svg",), "svg", "FILE", str, "a file", "write the drawing as SVG too"),
+        Option(
+            ("--color",),
+            "color",
+            "auto|always|never",
+            lambda t: ("auto", "always", "never")[("auto", "always", "never").index(t)],
+            "auto, always or never",
+            "ANSI colours [auto: on a terminal]",
+        ),
+    ),
+)
+
+COMMANDS = {
+    "run": "run a program",
+    "maps": "run it, then print the memory map as /proc/PID/maps",
+    "tree": "run it, then draw the red-black tree of its VMAs",
+    "pagetables": "run it, then print its page tables, every entry decoded",
+}
+
+
+def groups_of(command: str) -> tuple[tuple[str, tuple[Option, ...]], ...]:
+    """The option groups a command takes."""
+    return GROUPS if command == "run" else (VIEW_GROUP, *GROUPS)
+
+
+def parse(command: str, words: list[str]) -> Options:
+    """Options, PROGRAM and its arguments.
+
+    Raises:
+        PagewalkError: an unknown option, a missing or malformed value, no PROGRAM.
+    """
+    options = Options()
+    table = {name: option for _, group in groups_of(command) for option in group for name in option.names}
+    at = 0
+    while at < len(words):
+        word = words[at]
+        if word in ("--help", "-h"):
+            options.help = True
+            return options
+        if word == "--" or not word.startswith("-") or word == "-":
+            at += word == "--"
+            break
+        at += 1
+        name, equals, value = word.partition("=")
+        option = table.get(name)
+        if option is None and not word.startswith("--"):  # -EKEY=VALUE, -0NAME
+            name, equals, value = word[:2], word[2:], word[2:]
+            option = table.get(name)
+        if option is None:
+            raise PagewalkError(f"unknown option {name} (pagewalk {command} --help lists them)")
+        if not option.metavar:
+            if equals:
+                raise PagewalkError(f"{name} takes no value")
+        elif not equals and not option.metavar.startswith("["):
+            if at == len(words):
+                raise PagewalkError(f"{name} needs a value: {option.metavar}")
+            value = words[at]
+            at += 1
+        option.set(options, value)
+    if options.cpu == "help":
+        return options
+    if at == len(words):
+        raise PagewalkError(f"no program given (usage: pagewalk {command} [options] PROGRAM [ARG...])")
+    options.program, options.arguments = words[at], words[at + 1 :]
+    if not options.program:
+        raise PagewalkError("the program's name is empty", STATUS_NOT_FOUND)
+    if options.rw and options.root is None:
+        raise PagewalkError("--rw needs --root: without it there is no folder to write to")
+    return options
+
+
+def help_text(command: str) -> str:
+    """`pagewalk COMMAND --help`."""
+    lines = [f"usage: pagewalk {command} [options] PROGRAM [ARG...]", "", COMMANDS[command].capitalize() + ".", ""]
+    for title, group in groups_of(command):
+        lines.append(f"{title}:")
+        for option in group:
+            metavar = option.metavar
+            left = option.names[0] + (metavar if metavar.startswith("[=") else f" {metavar}" if metavar else "")
+            lines.append(f"  {left:<30}{option.help}")
+        lines.append("")
+    lines += [
+        "Options end at PROGRAM. The architecture is the ELF file's.",
+        "Status: the guest's; 128+n when signal n killed it; 124 at a limit; 125 refused; 126 cannot be executed;",
+        "127 not found.",
+    ]
+    return "\n".join(lines)
+
+
+def usage() -> str:
+    """`pagewalk --help`."""
+    lines = ["usage: pagewalk COMMAND [options] PROGRAM [ARG...]", ""]
+    lines.append("Runs a Linux program on an emulated CPU, with Linux 5.10's memory management in Python.")
+    lines += ["", "Commands:"]
+    lines += [f"  {name:<12}{text}" for name, text in COMMANDS.items()]
+    lines += ["", "pagewalk COMMAND --help lists the options."]
+    return "\n".join(lines)
