@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm import memory
 from mm.errors import Errno, KernelBug
+from mm.events import VmaInsert
 from mm.flags import (
     VM_ACCOUNT,
     VM_DENYWRITE,
@@ -29,7 +30,7 @@ from mm.rmap import anon_vma_fork
 from mm.types import MmStruct, RbRoot, SharedNode, VmAreaStruct
 from mm.util import fput, get_file, security_vm_enough_memory_mm, vm_stat_account, vm_unacct_memory
 from mm.vma_adjust import vm_area_dup
-from mm.vma_tree import _vma_link_rb, is_shared_maywrite, vma_inserted
+from mm.vma_tree import _vma_link_rb, is_shared_maywrite
 
 if TYPE_CHECKING:
     from mm.system import System
@@ -99,6 +100,12 @@ def dup_mm(task: TaskStruct, oldmm: MmStruct) -> MmStruct:
         raise Errno(errno.ENOMEM) from None
     mm.hiwater_rss = get_mm_rss(mm)
     mm.hiwater_vm = mm.total_vm
+    if mm.system.validate_level:
+        from mm.validate import validate_areas, validate_counters
+
+        validate_areas(mm)
+        validate_counters(mm)
+        validate_areas(oldmm)
     return mm
 
 
@@ -154,7 +161,8 @@ def _dup_area(mm: MmStruct, oldmm: MmStruct, mpnt: VmAreaStruct, prev: VmAreaStr
     ops = vma.vm_ops
     if ops is not None and ops.open is not None:
         ops.open(vma)
-    vma_inserted(mm, vma)
+    if mm.system.listener is not None:
+        mm.system.listener(VmaInsert(vma.vm_start, vma.vm_end, vma.vm_flags))
     return vma
 
 

@@ -279,7 +279,7 @@ def _file_vm_flags(
         if not writable:
             vm_flags &= ~(VM_MAYWRITE | VM_SHARED)
         elif (
-            file.f_mapping.seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
+            getattr(file.f_mapping.private, "seals", 0) & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
             and vm_flags & (VM_SHARED | VM_WRITE) == VM_SHARED
         ):
             vm_flags &= ~VM_MAYWRITE  # so that mprotect cannot undo the seal
@@ -333,9 +333,9 @@ def mmap_region(mm: MmStruct, file: File | None, addr: int, length: int, vm_flag
         if mapping is not None:
             mapping.i_mmap_writable -= 1
     if mm.system.validate_level:
-        from mm.validate import validate_mm
+        from mm.validate import validate_areas
 
-        validate_mm(mm)
+        validate_areas(mm)
     return addr
 
 
@@ -556,9 +556,9 @@ def _remove_vma_list(mm: MmStruct, vma: VmAreaStruct | None) -> None:
         vma = remove_vma(vma)
     vm_unacct_memory(system, nr_accounted)
     if system.validate_level:
-        from mm.validate import validate_mm
+        from mm.validate import validate_areas
 
-        validate_mm(mm)
+        validate_areas(mm)
 
 
 def remove_vma(vma: VmAreaStruct) -> VmAreaStruct | None:

@@ -202,7 +202,6 @@ class AddressSpace:
         "nrpages",
         "pages",
         "private",
-        "seals",
     )
 
     def __init__(self, a_ops: Any, host: Any = None) -> None:
@@ -212,7 +211,6 @@ class AddressSpace:
         self.i_mmap = RbRoot()  # interval tree of SharedNode
         self.i_mmap_writable = 0  # VM_SHARED mappings; negative: writing denied
         self.i_writecount = 0  # opens for writing; negative: -n VM_DENYWRITE mappings and running exec's (ETXTBSY)
-        self.seals = 0  # F_SEAL_* of a memfd
         self.i_size = 0  # bytes
         self.nrpages = 0
         self.private: Any = None  # a_ops' own

@@ -93,9 +93,9 @@ def _report(vma: VmAreaStruct) -> None:
 
         system.listener(VmaAdjust(vma.vm_start, vma.vm_end, vma.vm_flags))
     if system.validate_level:
-        from mm.validate import validate_mm
+        from mm.validate import validate_areas
 
-        validate_mm(vma.vm_mm)
+        validate_areas(vma.vm_mm)
 
 
 def _import_anon_vmas(importer: VmAreaStruct, exporter: VmAreaStruct) -> None:

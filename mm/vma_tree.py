@@ -163,9 +163,9 @@ def vma_inserted(mm: MmStruct, vma: VmAreaStruct) -> None:
 
         system.listener(VmaInsert(vma.vm_start, vma.vm_end, vma.vm_flags))
     if system.validate_level:
-        from mm.validate import validate_mm
+        from mm.validate import validate_areas
 
-        validate_mm(mm)
+        validate_areas(mm)
 
 
 def _insert_vm_struct(mm: MmStruct, vma: VmAreaStruct) -> None:
