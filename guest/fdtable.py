@@ -1,0 +1,130 @@
+"""Descriptor tables (struct files_struct, fs/file.c)."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from guest.file import fput
+from guest.vfs_flags import FMODE_PATH
+from mm.errors import Errno
+from mm.flags import RLIMIT_NOFILE
+
+if TYPE_CHECKING:
+    from guest.file import OpenFile
+    from guest.task import Task
+
+_NR_OPEN_DEFAULT = 64
+_FDTABLE_STEP = 128  # 1024 / sizeof(struct file *)
+SYSCTL_NR_OPEN = 1024 * 1024
+
+
+class FilesStruct:
+    """Open files by descriptor, possibly shared by several tasks (`count`)."""
+
+    def __init__(self) -> None:
+        self.fd: list[OpenFile | None] = []
+        self.close_on_exec_fds: set[int] = set()
+        self.max_fds = _NR_OPEN_DEFAULT  # slots the kernel would have allocated (FDSize)
+        self.count = 1
+        self.next_fd = 0  # no free descriptor below
+
+    def get_raw(self, fd: int) -> OpenFile:
+        """fget_raw(): the open file, O_PATH or not. Raises EBADF."""
+        if 0 <= fd < len(self.fd):
+            file = self.fd[fd]
+            if file is not None:
+                return file
+        raise Errno(errno.EBADF)
+
+    def get(self, fd: int) -> OpenFile:
+        """fget(): an open file that is more than a place. Raises EBADF."""
+        if 0 <= fd < len(self.fd):
+            file = self.fd[fd]
+            if file is not None and not file.f_mode & FMODE_PATH:
+                return file
+        raise Errno(errno.EBADF)
+
+    def unused(self, task: Task, start: int = 0) -> int:
+        """__alloc_fd(): the lowest free descriptor from `start` on. Raises EMFILE."""
+        fd = max(start, self.next_fd)
+        table = self.fd
+        while fd < len(table) and table[fd] is not None:
+            fd += 1
+        if start <= self.next_fd:
+            self.next_fd = fd
+        if fd >= task.rlim[RLIMIT_NOFILE][0]:
+            raise Errno(errno.EMFILE)
+        return fd
+
+    def install(self, fd: int, file: OpenFile, cloexec: bool) -> int:
+        """fd_install(): give `file` (its reference is taken over) the descriptor `fd`."""
+        if fd >= len(self.fd):
+            self.fd.extend([None] * (fd + 1 - len(self.fd)))
+        if fd >= self.max_fds:
+            slots = fd // _FDTABLE_STEP
+            self.max_fds = (1 << slots.bit_length()) * _FDTABLE_STEP
+        self.fd[fd] = file
+        if cloexec:
+            self.close_on_exec_fds.add(fd)
+        else:
+            self.close_on_exec_fds.discard(fd)
+        return fd
+
+    def add(self, task: Task, file: OpenFile, cloexec: bool = False) -> int:
+        """The lowest free descriptor for `file`. Raises EMFILE; the file is released then."""
+        try:
+            return self.install(self.unused(task), file, cloexec)
+        except Errno:
+            fput(file)
+            raise
+
+    def take(self, fd: int) -> OpenFile:
+        """Empty a slot; the caller has the reference. Raises EBADF."""
+        file = self.get_raw(fd)
+        self.fd[fd] = None
+        self.close_on_exec_fds.discard(fd)
+        if fd < self.next_fd:
+            self.next_fd = fd
+        return file
+
+    def close(self, fd: int, task: Task | None = None) -> None:
+        """close(). Raises EBADF."""
+        file = self.take(fd)
+        filp_close(file, self, task)
+
+    def open_fds(self) -> list[int]:
+        """Descriptors in use, ascending."""
+        return [fd for fd, file in enumerate(self.fd) if file is not None]
+
+    def copy(self) -> FilesStruct:
+        """dup_fd(): a child's own table of the same open files."""
+        new = FilesStruct()
+        new.fd = list(self.fd)
+        new.close_on_exec_fds = set(self.close_on_exec_fds)
+        new.max_fds = self.max_fds
+        new.next_fd = self.next_fd
+        for file in new.fd:
+            if file is not None:
+                file.f_count += 1
+        return new
+
+    def close_on_exec(self) -> None:
+        """do_close_on_exec()."""
+        for fd in sorted(self.close_on_exec_fds):
+            self.close(fd)
+
+    def close_all(self) -> None:
+        """put_files_struct(): one task less; the last one closes every descriptor."""
+        self.count -= 1
+        if self.count == 0:
+            for fd in self.open_fds():
+                self.close(fd)
+
+
+def filp_close(file: OpenFile, files: FilesStruct, task: Task | None) -> None:
+    """filp_close(): flush, drop the table's POSIX locks, drop the reference."""
+    file.flush(task)
+    if file.f_inode.i_flctx is not None:
+        file.f_inode.i_flctx.remove_posix(files)
+    fput(file)

@@ -1,0 +1,314 @@
+"""The guest's tree of mounts, built from the machine's settings, and what exec, procfs and system calls ask of it.
+
+    with --root DIR      / = host folder DIR, then /proc, /dev, /dev/shm, /tmp mounted over it
+    without              / = a tmpfs that holds only the program, then the same four mounts
+    --mount HOST:GUEST   a host folder at GUEST
+
+Mount numbers and device numbers are those of the oracle where it has the mount.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from guest.devfs import DevSuper, open_device
+from guest.fdtable import FilesStruct
+from guest.hostfs import HostSuper
+from guest.namei import (
+    LOOKUP_FOLLOW,
+    filename_lookup,
+    inode_permission,
+    lookup_one,
+    traverse_mounts,
+    vfs_open,
+)
+from guest.pipe import fifo_open
+from guest.procfs import ProcSuper
+from guest.tmpfs import TmpfsInode, TmpfsSuper
+from guest.tty import BufferInode, BufferStream, HostTty, anonymous_path, host_stream
+from guest.vfs_flags import (
+    ANON_INODE_FS_MAGIC,
+    AT_FDCWD,
+    FMODE_EXEC,
+    MAY_EXEC,
+    O_RDONLY,
+    O_WRONLY,
+    PIPEFS_MAGIC,
+    S_IFDIR,
+    S_IFIFO,
+    S_IFREG,
+)
+from guest.vfs_types import Dentry, FsStruct, Inode, Mount, Path, SuperBlock
+from mm.errors import Errno
+from mm.shmem import new_shmem_mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from guest.config import Config
+    from guest.file import OpenFile
+    from guest.kernel import Kernel
+    from guest.sys_file_stat import Kstat
+    from guest.task import Task
+
+_SHM_DEV, _ROOT_DEV, _DEV_DEV, _PIPE_DEV, _ANON_DEV, _PROC_DEV, _TMP_DEV, _DEV_SHM_DEV = 1, 2, 5, 8, 9, 18, 20, 21
+_ABI_MODULES = {"x86_64": "guest.arch_x86_64_files", "aarch64": "guest.arch_arm64_files"}
+_FIRST_DEV = 22  # further mounts
+
+
+def _abi(arch: str) -> FileAbi:
+    """struct stat and open flags of an architecture."""
+    module = import_module(_ABI_MODULES[arch])
+    return FileAbi(module.pack_stat, module.flags_in, module.flags_out)
+
+
+class FileAbi:
+    """What differs between architectures in the file calls; picklable functions of arch_*_files.py."""
+
+    def __init__(
+        self, pack_stat: Callable[[Kstat], bytes], flags_in: Callable[[int], int], flags_out: Callable[[int], int]
+    ) -> None:
+        self.pack_stat = pack_stat
+        self.flags_in = flags_in
+        self.flags_out = flags_out
+
+
+class ImageBacking:
+    """A program that exists only as bytes: mm/shmem.py's `backing`."""
+
+    def __init__(self, image: bytes) -> None:
+        self.image = image
+        self.size = len(image)
+
+    def read(self, offset: int, count: int) -> bytes:
+        """A slice."""
+        return self.image[offset : offset + count]
+
+
+class Vfs:
+    """All mounts of one machine."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        config = kernel.config
+        self.kernel = kernel
+        kernel.vfs = self  # inodes ask for the time while they are made
+        self.abi = _abi(kernel.system.arch.name)
+        self.mounts: list[Mount] = []  # in order of mounting
+        self.internal: dict[int, Mount] = {}  # by s_dev: mounts of pipes and the like, outside the tree
+        self.tty = HostTty()
+        self.output = bytearray()  # captured standard output
+        self.errors = bytearray()  # captured standard error
+        self.next_dev = _FIRST_DEV
+        self.next_mnt = 18
+        self.pipefs = SuperBlock(kernel, "pipefs", _PIPE_DEV, PIPEFS_MAGIC)
+        self.anonfs = SuperBlock(kernel, "anon_inodefs", _ANON_DEV, ANON_INODE_FS_MAGIC)
+        self.shmfs = TmpfsSuper(kernel, _SHM_DEV)
+        self.root = self.mount_root(config)
+        self.mount_standard()
+        for mount in config.mounts:
+            self.mount_host(mount)
+
+    def now(self) -> int:
+        """current_time(): nanoseconds since 1970."""
+        return self.kernel.clock.realtime()
+
+    # building the tree
+
+    def mount_root(self, config: Config) -> Path:
+        """Mount /. Raises OSError when the host folder cannot be opened."""
+        kernel = self.kernel
+        sb: TmpfsSuper
+        if config.root is not None:
+            sb = HostSuper(kernel, _ROOT_DEV, config.root, config.rw, "rootfs")
+        else:
+            sb = TmpfsSuper(kernel, _ROOT_DEV, 0o755, "rootfs")
+        if sb.root is None:
+            raise Errno(errno.EINVAL)
+        mount = Mount(1, sb, sb.root, None, None, "rootfs")
+        mount.mnt_relatime = False
+        self.mounts.append(mount)
+        self.root = Path(mount, sb.root)
+        return self.root
+
+    def mount_standard(self) -> None:
+        """What init mounts on the oracle."""
+        kernel = self.kernel
+        self.mount(ProcSuper(kernel, _PROC_DEV), b"/proc", "proc", 13)
+        self.mount(DevSuper(kernel, _DEV_DEV), b"/dev", "devtmpfs", 14)
+        self.mount(TmpfsSuper(kernel, _TMP_DEV), b"/tmp", "tmpfs", 16)
+        self.mount(TmpfsSuper(kernel, _DEV_SHM_DEV), b"/dev/shm", "tmpfs", 17)
+
+    def mount_host(self, spec: tuple[str, str, str]) -> None:
+        """--mount HOST:GUEST[:ro|rw]. A host folder or a single host file."""
+        host, guest, mode = spec
+        where = os.fsencode(guest)
+        if os.path.isdir(host):
+            sb = HostSuper(self.kernel, self.next_dev, host, mode == "rw")
+            self.next_dev += 1
+            self.mount(sb, where, "hostfs", self.next_mnt)
+            self.next_mnt += 1
+            return
+        folder, name = os.path.split(os.path.abspath(host))
+        sb = HostSuper(self.kernel, self.next_dev, folder, mode == "rw")
+        self.next_dev += 1
+        entry = lookup_one(sb.root, os.fsencode(name))
+        if entry is None or not entry.d_inode.is_reg():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), host)
+        parent = self.make_dirs(where.rpartition(b"/")[0])
+        inode = parent.dentry.d_inode
+        if isinstance(inode, TmpfsInode):
+            inode.add(parent.dentry, where.rpartition(b"/")[2], entry.d_inode)
+
+    def mount(self, sb: SuperBlock, where: bytes, source: str, mnt_id: int) -> Mount:
+        """Mount a file system, making the directory in memory where it is missing."""
+        at = self.make_dirs(where)
+        if sb.root is None:
+            raise Errno(errno.EINVAL)
+        mount = Mount(mnt_id, sb, sb.root, at.mnt, at.dentry, source)
+        at.dentry.d_mounts.append(mount)
+        self.mounts.append(mount)
+        return mount
+
+    def make_dirs(self, where: bytes) -> Path:
+        """The directory at an absolute path; what is missing (or is not a directory) is made in memory."""
+        at = self.root
+        for name in where.split(b"/"):
+            if name in (b"", b".", b".."):
+                continue
+            entry = lookup_one(at.dentry, name)
+            if entry is None or not entry.d_inode.is_dir():
+                entry = self.make_dir(at.dentry, name)
+            at = traverse_mounts(Path(at.mnt, entry))
+        return at
+
+    def make_dir(self, parent: Dentry, name: bytes) -> Dentry:
+        """A directory that exists only in memory."""
+        owner = parent.d_inode
+        if not isinstance(owner, TmpfsInode):
+            raise Errno(errno.EPERM)
+        owner.i_nlink += 1
+        return owner.add(parent, name, TmpfsInode(owner.i_sb, S_IFDIR | 0o755))
+
+    def internal_mount(self, sb: SuperBlock) -> Mount:
+        """The mount of a file system that has no place in the tree."""
+        mount = self.internal.get(sb.s_dev)
+        if mount is None:
+            root = sb.root if sb.root is not None else Dentry(b"", None, Inode(sb, S_IFDIR | 0o500))
+            mount = self.internal[sb.s_dev] = Mount(0, sb, root, None, None, sb.s_type)
+        return mount
+
+    # the program and the first task
+
+    def add_program(self, name: bytes, host_path: str | None, image: bytes | None) -> bytes:
+        """Without --root: show the program as /NAME. Returns that path. Raises OSError."""
+        root = self.root.dentry
+        directory = root.d_inode
+        if not isinstance(directory, TmpfsInode):
+            raise Errno(errno.EINVAL)
+        if host_path is not None:
+            folder, base = os.path.split(os.path.realpath(host_path))
+            sb = HostSuper(self.kernel, _ROOT_DEV, folder)
+            entry = lookup_one(sb.root, os.fsencode(base))
+            if entry is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), host_path)
+            inode = entry.d_inode
+        else:
+            inode = TmpfsInode(directory.i_sb, S_IFREG | 0o755)
+            inode.i_mapping = new_shmem_mapping(self.kernel.system, inode, ImageBacking(image or b""))
+        directory.add(root, name, inode)
+        return b"/" + name
+
+    def first_task(self) -> tuple[FilesStruct, FsStruct]:
+        """Descriptors 0, 1 and 2 (host descriptors, buffers, or nothing where the host has none), root and folder."""
+        config = self.kernel.config
+        files = FilesStruct()
+        for fd, setting in enumerate((config.stdin, config.stdout, config.stderr)):
+            file = self.standard_stream(fd, setting)
+            if file is not None:
+                files.install(fd, file, False)
+        return files, FsStruct(self.root, self.root)
+
+    def standard_stream(self, fd: int, setting: Any) -> OpenFile | None:
+        """The open file for one standard stream."""
+        flags = O_RDONLY if fd == 0 else O_WRONLY
+        if setting == "inherit" or isinstance(setting, int):
+            try:
+                return host_stream(self.pipefs, fd if setting == "inherit" else setting, flags)
+            except OSError:
+                return None
+        if fd == 0:
+            data = bytearray(setting or b"")
+        else:
+            data = self.output if fd == 1 else self.errors
+        inode = BufferInode(self.pipefs, S_IFIFO | 0o600, data)
+        return BufferStream(anonymous_path(self.pipefs, inode, b"pipe:[%d]" % inode.i_ino), inode, flags, data)
+
+    def open_exec(self, task: Task, path: bytes, dfd: int = AT_FDCWD, flags: int = LOOKUP_FOLLOW) -> OpenFile:
+        """do_open_execat(): a regular file the task may execute; writing to it is denied until allow_write_access().
+
+        Raises:
+            Errno: ENOENT, ENOTDIR, EACCES, ELOOP, ETXTBSY.
+        """
+        at = filename_lookup(task, dfd, path, flags)
+        inode = at.dentry.d_inode
+        if inode.is_lnk():
+            raise Errno(errno.ELOOP)
+        if not inode.is_reg():
+            raise Errno(errno.EACCES)
+        inode_permission(task, inode, MAY_EXEC)
+        file = vfs_open(task, at, O_RDONLY)
+        file.f_mode |= FMODE_EXEC
+        try:
+            file.deny_write_access()
+        except Errno:
+            file.f_count = 0
+            file.release()
+            raise
+        return file
+
+    def open_special(self, path: Path, inode: Inode, flags: int, task: Task) -> OpenFile:
+        """Open a FIFO or device node, wherever it lies. Raises ENXIO for devices nobody drives."""
+        if inode.is_fifo():
+            return fifo_open(path, inode, flags, task)
+        return open_device(path, inode, flags, task)
+
+    # paths
+
+    def d_path(self, path: Path, root: Path | None) -> bytes:
+        """d_path(): absolute path as seen from `root` (default: the machine's)."""
+        dentry, mnt = path.dentry, path.mnt
+        if dentry.d_dname is not None:
+            return dentry.d_dname
+        if root is None:
+            root = self.root
+        tail = b" (deleted)" if dentry.d_unhashed else b""
+        return (self.prepend_path(mnt, dentry, root)[0] or b"/") + tail
+
+    def prepend_path(self, mnt: Mount, dentry: Dentry, root: Path) -> tuple[bytes, bool]:
+        """The path from `root` down, b'' for the root itself, and whether `root` was met on the way up."""
+        names: list[bytes] = []
+        while not (dentry is root.dentry and mnt is root.mnt):
+            if dentry is mnt.mnt_root or dentry.d_parent is dentry:
+                if mnt.mnt_parent is mnt:
+                    break
+                mnt, dentry = mnt.mnt_parent, mnt.mnt_mountpoint
+                continue
+            names.append(dentry.d_name)
+            dentry = dentry.d_parent
+        reached = dentry is root.dentry and mnt is root.mnt
+        names.reverse()
+        return b"".join(b"/" + name for name in names), reached
+
+    def parent_inode(self, path: Path) -> Inode:
+        """The inode `..` of a directory shows (parent_ino())."""
+        return path.dentry.d_parent.d_inode
+
+    def close(self) -> None:
+        """The machine stops: terminal settings and host descriptors go back."""
+        self.tty.restore()
+        for mount in self.mounts:
+            if isinstance(mount.mnt_sb, HostSuper):
+                mount.mnt_sb.close()
