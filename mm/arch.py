@@ -65,6 +65,9 @@ class Arch:
     mmap_rnd_bits: int
     elf_et_dyn_base: int
     transparent_hugepage: bool  # the oracle's kernel offers THP on MADV_HUGEPAGE
+    hugetlb_shifts: tuple[int, ...]  # log2 of the sizes of hugetlb pages, the default first
+    memory_failure: bool  # CONFIG_MEMORY_FAILURE: MADV_HWPOISON and MADV_SOFT_OFFLINE are known
+    nodes_shift: int  # CONFIG_NODES_SHIFT: a node mask has 1 << nodes_shift bits
     protection_map: tuple[int, ...]  # pgprot by VM_SHARED|VM_EXEC|VM_WRITE|VM_READ
 
     # Bits of entries, as data for the hot paths.

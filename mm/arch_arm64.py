@@ -285,6 +285,8 @@ class Arm64(Arch):
 
 
 LEVEL_SHIFTS = {4096: (39, 30, 21, 12), 16384: (47, 36, 25, 14), 65536: (42, 29, 16)}
+# PMD, then 16 to 128 PTEs or PMDs in a row with the contiguous bit, and with 4K pages also the PUD.
+HUGETLB_SHIFTS = {4096: (21, 16, 25, 30), 16384: (25, 21, 30), 65536: (29, 21, 34)}
 
 
 def make(page_size: int = 4096) -> Arm64:
@@ -295,6 +297,9 @@ def make(page_size: int = 4096) -> Arm64:
     arch.mmap_rnd_bits = 18
     arch.elf_et_dyn_base = 2 * (1 << 48) // 3
     arch.transparent_hugepage = page_size == 4096
+    arch.hugetlb_shifts = HUGETLB_SHIFTS[page_size]
+    arch.memory_failure = True
+    arch.nodes_shift = 4
     from mm import arch_arm64_layout as layout
 
     arch.arch_pick_mmap_layout = layout.arch_pick_mmap_layout

@@ -241,6 +241,9 @@ def make(la57: bool = False) -> X86_64:
     arch.mmap_rnd_bits = 28
     arch.elf_et_dyn_base = arch.task_size_low // 3 * 2
     arch.transparent_hugepage = True
+    arch.hugetlb_shifts = (21,)  # qemu64 has no pages of 1 GiB
+    arch.memory_failure = False
+    arch.nodes_shift = 6
     from mm import arch_x86_64_layout as layout
 
     arch.arch_pick_mmap_layout = layout.arch_pick_mmap_layout

@@ -243,6 +243,7 @@ class ShmemFile:
         self.f_mode = 3
         self.f_flags = O_RDWR
         self.f_count = 1
+        self.ino = 1  # inode number, for /proc/PID/maps
 
     def d_path(self) -> str:
         """Path as /proc shows it: it is unlinked."""
