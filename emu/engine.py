@@ -1,0 +1,342 @@
+"""One emulated CPU: a Unicorn engine over the machine's RAM, with its MMU on and user code running in it.
+
+    guest code --trap--> Unicorn --hook--> Engine: context bytes --> Kernel.system_call / page_fault / exception
+         ^                                                                        |
+         +------ context restored, TLB and code cache told <---- registers, page tables changed
+
+What the kernel reads and writes as registers are the bytes of one saved context (UcContext): one save at the start of a
+trap, one restore at its end. Where in those bytes a register lies is a property of the library's build, so it is found
+when the engine is created, with markers, and anything unexpected is an `EngineError`: no offset is assumed.
+
+Rules:
+- While `uc_emu_start` runs, the CPU's own state is the truth, but during a hook, and whenever the engine stands still,
+  the context bytes are.
+- Traps are served inside the hook. The engine is left (`leave`) only when the task must give up the CPU.
+- At most one TLB flush per trap; none when only absent entries became present.
+- An exception in a hook stops the run and is raised from `run()`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import byref, c_char, c_int, c_size_t, c_uint64, c_void_p
+from typing import TYPE_CHECKING, Any
+
+from emu.errors import EngineError, PagewalkError
+from emu.uclib import (
+    CTL_CPU_MODEL,
+    CTL_TB_REMOVE_CACHE,
+    CTL_TLB_FLUSH,
+    CTL_USE_EXITS,
+    UC_PROT_ALL,
+    check,
+    uc_close,
+    uc_context_alloc,
+    uc_context_free,
+    uc_context_reg_read,
+    uc_context_reg_write,
+    uc_context_restore,
+    uc_context_save,
+    uc_context_size,
+    uc_ctl,
+    uc_emu_start,
+    uc_emu_stop,
+    uc_hook_add,
+    uc_hook_del,
+    uc_mem_map_ptr,
+    uc_open,
+    uc_reg_write,
+)
+from mm.flags import PG_RESERVED
+from mm.page_alloc import alloc_page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from guest.kernel import Kernel
+    from mm.system import System
+    from mm.types import MmStruct
+
+CONTEXT_HEAD = 40  # bytes: the least a context can hold before the CPU's state starts
+
+
+class Engine:
+    """A booted CPU that waits in user mode for a task. Implements `guest.hw.Cpu`.
+
+    Args:
+        system: the machine's memory; a few of its frames become the boot code and its page tables.
+        model: name of the CPU model, one of `MODELS`; None: the one the oracle has.
+
+    Raises:
+        PagewalkError: unknown model, or RAM too small to boot.
+        EngineError: Unicorn failed, or its saved contexts do not look as they should.
+    """
+
+    UC = (0, 0)  # architecture and mode of uc_open
+    MODELS: dict[str, int] = {}  # noqa: RUF012 - constant
+    DEFAULT_MODEL = ""
+    PC = 0  # index of the program counter in `regs`
+    platform = ""  # AT_PLATFORM
+    hwcap = 0  # AT_HWCAP: what the model executes
+    hwcap2 = 0
+
+    def __init__(self, system: System, model: str | None = None) -> None:
+        self.system = system
+        self.model = model or self.DEFAULT_MODEL
+        if self.model not in self.MODELS:
+            known = ", ".join(self.MODELS)
+            raise PagewalkError(f"unknown CPU model '{self.model}' for {system.arch.name}; known: {known}")
+        self.handle = c_void_p()
+        self.context = c_void_p()
+        self._hooks: list[tuple[Any, c_size_t]] = []
+        self._failure: BaseException | None = None
+        self._left = False  # a hook asked to leave: the context bytes are current
+        self._flush = False
+        self._counter: Any = None  # (words of uc_struct, index of emu_counter), once calibrated
+        self._open()
+        self._boot()
+
+    # ---- construction
+
+    def _open(self) -> None:
+        """Create the engine and map RAM at physical address 0."""
+        arch, mode = self.UC
+        ram = self.system.ram
+        self._ram = c_char.from_buffer(ram)  # keeps RAM alive and in place
+        check(uc_open(c_int(arch), c_int(mode), byref(self.handle)), "uc_open")
+        check(uc_ctl(self.handle, CTL_CPU_MODEL, c_int(self.MODELS[self.model])), f"CPU model {self.model}")
+        check(uc_mem_map_ptr(self.handle, 0, len(ram), UC_PROT_ALL, ctypes.addressof(self._ram)), "mapping RAM")
+        check(uc_ctl(self.handle, CTL_USE_EXITS, c_int(1)), "exits")  # no address ends a run, not even 0
+        check(uc_context_alloc(self.handle, byref(self.context)), "uc_context_alloc")
+        size = uc_context_size(self.handle)
+        address = self.context.value
+        if not address or size < 1024:
+            raise EngineError(f"Unicorn: a saved context of {size} bytes cannot hold a CPU")
+        self._bytes = memoryview((c_char * size).from_address(address)).cast("B")
+        self._words = self._bytes[: size & ~7].cast("Q")
+        self._halves = self._bytes[: size & ~3].cast("I")
+
+    def _boot(self) -> None:
+        """Calibrate, enter user mode, remember the registers of a fresh program."""
+        raise NotImplementedError
+
+    def _frame(self) -> int:
+        """A zeroed frame of RAM for the boot code (pfn)."""
+        page = alloc_page(self.system, True)
+        if page is None:
+            raise PagewalkError("RAM is too small to boot the CPU")
+        page.flags |= PG_RESERVED
+        return page.pfn
+
+    def _write_register(self, register: int, value: int) -> None:
+        check(uc_reg_write(self.handle, c_int(register), byref(c_uint64(value))), f"writing register {register}")
+
+    def _context_read(self, register: int) -> int:
+        """A register of at most 64 bits out of the context bytes."""
+        value = c_uint64(0)
+        check(uc_context_reg_read(self.context, c_int(register), byref(value)), f"reading register {register}")
+        return value.value
+
+    def _context_write(self, register: int, value: int) -> None:
+        check(uc_context_reg_write(self.context, c_int(register), byref(c_uint64(value))), f"register {register}")
+
+    def _add_hook(self, kind: int, callback: Any, *extra: Any) -> None:
+        handle = c_size_t()
+        status = uc_hook_add(
+            self.handle, byref(handle), c_int(kind), callback, c_void_p(0), c_uint64(1), c_uint64(0), *extra
+        )
+        check(status, f"hook {kind:#x}")
+        self._hooks.append((callback, handle))
+
+    def _remove_hooks(self) -> None:
+        for _, handle in self._hooks:
+            check(uc_hook_del(self.handle, handle), "uc_hook_del")
+        self._hooks.clear()
+
+    # ---- calibration
+
+    def _save(self) -> None:
+        check(uc_context_save(self.handle, self.context), "uc_context_save")
+
+    def _find_words(self, values: Sequence[int], what: str) -> int:
+        """Index of the word where `values` lie side by side in the context, which must hold them exactly once."""
+        pattern = b"".join(value.to_bytes(8, "little") for value in values)
+        data = bytes(self._bytes)
+        at = data.find(pattern, CONTEXT_HEAD)
+        if at < 0:
+            raise EngineError(f"Unicorn: {what} not found in a saved context; this needs the wheel unicorn==2.1.4")
+        if at & 7 or data.find(pattern, at + 1) >= 0:
+            raise EngineError(f"Unicorn: {what} ambiguous in a saved context; this needs the wheel unicorn==2.1.4")
+        return at >> 3
+
+    def _expect(self, holds: bool, what: str) -> None:
+        if not holds:
+            raise EngineError(f"Unicorn: {what} is not where it should be in a saved context; needs unicorn==2.1.4")
+
+    # ---- running
+
+    def attach(self, kernel: Kernel) -> None:
+        """Serve traps with `kernel` from now on."""
+        self._remove_hooks()
+        self._install(kernel)
+
+    def _install(self, kernel: Kernel) -> None:
+        """Add the architecture's hooks."""
+        raise NotImplementedError
+
+    def run(self, count: int = 0) -> None:
+        """Run user code from the registers as they are until a hook leaves, `stop` is called or an exception comes.
+
+        Args:
+            count: stop after so many instructions; 0: no limit. Counting makes the engine about three times slower.
+        """
+        self._left = False
+        handle = self.handle
+        self._prepare()
+        uc_context_restore(handle, self.context)
+        if self._flush:
+            self._flush = False
+            uc_ctl(handle, CTL_TLB_FLUSH)
+        status = uc_emu_start(handle, self.regs[self.PC], 0, 0, count)
+        if not self._left:
+            uc_context_save(handle, self.context)
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        check(status, f"running at {self.regs[self.PC]:#x}")
+
+    def _prepare(self) -> None:
+        """Before every restore."""
+
+    def stop(self) -> None:
+        """Make `run` return soon. From any thread; has no effect on an engine that is not running."""
+        uc_emu_stop(self.handle)
+
+    def _fail(self, error: BaseException) -> None:
+        """An exception ended a hook: stop, and let `run` raise it."""
+        if self._failure is None:
+            self._failure = error
+        self._left = True
+        uc_emu_stop(self.handle)
+
+    def executed(self, count: int) -> int:
+        """Instructions the last `run(count)` executed, `count` not 0. Raises EngineError when Unicorn does not tell.
+
+        The engine's own counter is found beside the limit it was given, in the structure the handle points to.
+        """
+        if self._counter is None:
+            size = ctypes.PyDLL(None).malloc_usable_size
+            size.restype, size.argtypes = c_size_t, [c_void_p]
+            words = (c_uint64 * (size(self.handle) // 8)).from_address(self.handle.value or 0)
+            places = [i for i in range(1, len(words)) if words[i] == count and words[i - 1] <= count + 1]
+            if len(places) != 1:
+                raise EngineError("Unicorn: instruction counter not found; this needs the wheel unicorn==2.1.4")
+            self._counter = (words, places[0] - 1)
+        words, at = self._counter
+        return min(words[at], count)
+
+    # ---- memory management unit
+
+    def set_root(self, pfn: int) -> None:
+        """Use the page tables rooted in frame `pfn` from the next `run` on."""
+        raise NotImplementedError
+
+    def flush_tlb(self) -> None:
+        """Forget every translation, before user code runs again."""
+        self._flush = True
+
+    def sync_mm(self, mm: MmStruct) -> None:
+        """Do at once what `mm` asks of the MMU: the flush of this trap, then the pages that became code."""
+        if mm.tlb_flush_pending:
+            mm.tlb_flush_pending = False
+            uc_ctl(self.handle, CTL_TLB_FLUSH)
+        if mm.icache_pending:
+            self._sync_icache(mm)
+
+    def _sync_icache(self, mm: MmStruct) -> None:
+        """Drop translated code of pages whose bytes the host has written (arm64's __sync_icache_dcache).
+
+        A page that is not mapped for execution any more must not be named to Unicorn: it would leave a fault behind.
+        """
+        size = mm.arch.page_size
+        for address in mm.icache_pending:
+            if self._fetchable(mm, address):
+                uc_ctl(self.handle, CTL_TB_REMOVE_CACHE, c_uint64(address), c_uint64(address + size))
+        mm.icache_pending.clear()
+
+    def _fetchable(self, mm: MmStruct, address: int) -> bool:
+        """Whether user code can fetch there: the MMU's walk."""
+        arch = mm.arch
+        words = mm.system.words
+        table = mm.pgd << arch.table_word_shift
+        entry = 0
+        for shift in arch.level_shifts:
+            entry = words[table + (address >> shift & arch.index_mask)]
+            if not entry & 1:
+                return False
+            table = (entry & arch.PTE_PFN_MASK) >> 3
+        return entry & arch.PTE_EXEC_MASK == arch.PTE_EXEC_VALUE
+
+    # ---- Cpu: state of a task
+
+    regs: memoryview[int]
+    _state: memoryview[int]  # the part of the context that belongs to a task
+    _fresh = b""  # _state as execve leaves it
+
+    def save_state(self) -> bytes:
+        return bytes(self._state)
+
+    def load_state(self, state: bytes) -> None:
+        if len(state) != len(self._state):
+            raise EngineError(f"a task state of {len(state)} bytes is not one of this CPU ({len(self._state)})")
+        root = self._get_root()
+        self._state[:] = state
+        self._put_root(root)
+
+    def reset_state(self) -> None:
+        self.load_state(self._fresh)
+
+    def _get_root(self) -> int:
+        raise NotImplementedError
+
+    def _put_root(self, value: int) -> None:
+        raise NotImplementedError
+
+    def get_gs(self) -> int:
+        return 0
+
+    def set_gs(self, value: int) -> None:
+        """Only x86-64 has one."""
+
+    # ---- the end
+
+    def close(self) -> None:
+        """Free the engine. The object cannot be used afterwards; closing twice is allowed."""
+        handle, self.handle = getattr(self, "handle", None), c_void_p()
+        if not handle:
+            return
+        context, self.context = self.context, c_void_p()
+        for name in ("_bytes", "_words", "_halves", "regs", "_state"):  # views of memory that is freed now
+            if hasattr(self, name):
+                delattr(self, name)
+        self._counter = None
+        if context:
+            uc_context_free(context)
+        uc_close(handle)
+        self._hooks.clear()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def guarded(engine: Engine, serve: Callable[..., Any]) -> Callable[..., Any]:
+    """`serve` as a hook: what it raises stops the engine and is raised from `run`."""
+
+    def hook(*arguments: Any) -> Any:
+        try:
+            return serve(*arguments)
+        except BaseException as e:  # noqa: BLE001 - it must cross C code
+            engine._fail(e)
+        return 0
+
+    return hook
