@@ -108,6 +108,10 @@ def handle_mm_fault(vma: VmAreaStruct, address: int, flags: int) -> int:
             system.pgmajfault += 1
         else:
             task.min_flt += 1
+    if system.validate_level > 1:
+        from mm.validate_pages import validate_pages
+
+        validate_pages(mm)
     return fault
 
 

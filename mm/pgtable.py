@@ -55,6 +55,7 @@ def pgd_alloc(mm: MmStruct) -> bool:
         system.words[base + index] = entry
     mm.pgd = pfn
     mm.pte_cache_key = -1
+    system.pgd_list.append(mm)
     return True
 
 
@@ -70,6 +71,7 @@ def pgd_free(mm: MmStruct) -> None:
     if mm.pgtables_bytes:
         raise KernelBug(f"non-zero pgtables_bytes on freeing mm: {mm.pgtables_bytes}", mm)
     _free_table(system, "pgd", 0, mm.pgd)
+    system.pgd_list.remove(mm)
     mm.pgd = 0
     mm.pte_cache_key = -1
 

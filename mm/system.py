@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mm.arch import Arch
-    from mm.types import TaskStruct
+    from mm.types import MmStruct, TaskStruct
 
 
 class System:
@@ -39,6 +39,7 @@ class System:
         self.mm_ops = make_mm_ops()
         self.listener: Callable[[Any], None] | None = None
         self.current: TaskStruct | None = None  # the running task
+        self.pgd_list: list[MmStruct] = []  # every address space that has page tables
         self.kernel_pgd: list[tuple[int, int]] = []  # (index, entry) of the kernel's part of every root table
         self.validate_level = 0
 
