@@ -218,7 +218,7 @@ class Arch:
         """flush_tlb_fix_spurious_fault() does something here."""
         raise NotImplementedError
 
-    # -- entries of the middle level that map a huge page ---------------------------------------------------------------
+    # -- entries of the middle level that map a huge page -------------------------------------------------------------
 
     def pmd_trans_huge(self, pmd: int) -> bool:
         """The PMD entry maps a huge page (and is no table)."""
@@ -228,7 +228,7 @@ class Arch:
         """Make a PTE-format entry one that maps a huge page at the PMD level."""
         raise NotImplementedError
 
-    # -- faults ---------------------------------------------------------------------------------------------------------
+    # -- faults -------------------------------------------------------------------------------------------------------
 
     def do_page_fault(self, task: TaskStruct, error_code: int, address: int, user: bool = True) -> FaultSignal | None:
         """Serve a page fault of `task`; None when the access can be tried again, else the signal it earns.
@@ -238,5 +238,5 @@ class Arch:
         raise NotImplementedError
 
     def kernel_fault(self, task: TaskStruct, address: int, write: bool, pte: int) -> FaultSignal | None:
-        """The fault this MMU raises when the kernel touches a user page it may not: `pte` is the leaf found (0: none)."""
+        """The fault this MMU raises when the kernel may not touch a user page: `pte` is the leaf found (0: none)."""
         raise NotImplementedError

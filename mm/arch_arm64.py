@@ -6,7 +6,7 @@ on a writable entry (PTE_WRITE) until the first write.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mm.arch import U64, Arch, FaultSignal
 from mm.fault import pagefault_out_of_memory, report_fault
@@ -25,7 +25,9 @@ from mm.flags import (
     VM_GROWSDOWN,
     VM_WRITE,
 )
-from mm.types import TaskStruct
+
+if TYPE_CHECKING:
+    from mm.types import TaskStruct
 
 PTE_VALID = 1 << 0
 PTE_TABLE_BIT = 1 << 1

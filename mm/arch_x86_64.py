@@ -6,7 +6,7 @@ The MMU sets Accessed and Dirty itself; soft-dirty is a software bit. An entry t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mm.arch import U64, Arch, FaultSignal
 from mm.fault import pagefault_out_of_memory, report_fault
@@ -24,7 +24,9 @@ from mm.flags import (
     VM_GROWSDOWN,
     VM_WRITE,
 )
-from mm.types import TaskStruct
+
+if TYPE_CHECKING:
+    from mm.types import TaskStruct
 
 PAGE_PRESENT = 0x1
 PAGE_RW = 0x2
@@ -221,7 +223,7 @@ class X86_64(Arch):
     def bad_area(
         self, task: TaskStruct, error_code: int, address: int, si_code: int, user: bool, signo: int = SIGSEGV
     ) -> FaultSignal:
-        """__bad_area_nosemaphore(), do_sigbus(): the signal, with kernel addresses always shown as protection faults."""
+        """__bad_area_nosemaphore(), do_sigbus(): the signal; kernel addresses always look like protection faults."""
         if task.system.listener is not None:
             flags = (FAULT_FLAG_USER if user else 0) | (FAULT_FLAG_WRITE if error_code & X86_PF_WRITE else 0)
             flags |= FAULT_FLAG_INSTRUCTION if error_code & X86_PF_INSTR else 0

@@ -12,7 +12,7 @@ from typing import Any
 class Event:
     """Base of all events: `kind` names the class in traces and in `Machine.subscribe`."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
     kind = "event"
 
     def to_dict(self) -> dict[str, Any]:

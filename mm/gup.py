@@ -32,10 +32,11 @@ from mm.memory_fork import is_cow_mapping
 from mm.memory_rss import page_anon
 from mm.page_rmap import mlock_vma_page, set_page_dirty
 from mm.pgtable import pte_offset
-from mm.types import MmStruct, Page, VmAreaStruct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from mm.types import MmStruct, Page, VmAreaStruct
 
 FOLL_WRITE = 0x01
 FOLL_TOUCH = 0x02

@@ -7,12 +7,15 @@ copies. An area without anonymous pages is not copied at all: faults will find i
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
 
 from mm.errors import Errno, KernelBug
 from mm.flags import VM_HUGETLB, VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED
 from mm.memory_rss import add_mm_rss_vec, mm_counter
 from mm.pgtable import alloc_child_table, pte_range
-from mm.types import VmAreaStruct
+
+if TYPE_CHECKING:
+    from mm.types import VmAreaStruct
 
 
 def is_cow_mapping(vm_flags: int) -> bool:

@@ -6,8 +6,12 @@ place are aligned alike; that leaves soft-dirty alone, where entries moved one b
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mm.pgtable import pmd_alloc, pmd_offset, pte_alloc, pte_range
-from mm.types import VmAreaStruct
+
+if TYPE_CHECKING:
+    from mm.types import VmAreaStruct
 
 
 def move_page_tables(

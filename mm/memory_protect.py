@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mm.pgtable import pte_range, walk_pmds
-from mm.types import VmAreaStruct
+
+if TYPE_CHECKING:
+    from mm.types import VmAreaStruct
 
 MM_CP_DIRTY_ACCT = 1  # a shared file mapping that notices writes: dirty pages may stay writable
 

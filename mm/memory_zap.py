@@ -8,6 +8,8 @@ free_pgtables(mm, vma, ...)        afterwards: the tables nobody needs any more
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mm.flags import PG_DIRTY
 from mm.interval_tree import vma_interval_tree_foreach
 from mm.memory_rss import add_mm_rss_vec, mm_counter, page_anon
@@ -15,15 +17,17 @@ from mm.page_alloc import put_page
 from mm.page_rmap import page_remove_rmap
 from mm.pgtable import free_pgd_range, pte_range, walk_pmds
 from mm.rmap import unlink_anon_vmas
-from mm.types import AddressSpace, MmStruct, VmAreaStruct
 from mm.util import update_hiwater_rss
 from mm.vma_tree import unlink_file_vma
+
+if TYPE_CHECKING:
+    from mm.types import AddressSpace, MmStruct, VmAreaStruct
 
 
 def zap_pte_range(
     mm: MmStruct, vma: VmAreaStruct, pmd: int, start: int, end: int, check_mapping: AddressSpace | None
 ) -> None:
-    """Clear the entries of [start, end) below one PMD entry. With `check_mapping`, leave pages of others (COWed) alone."""
+    """Clear the entries of [start, end) below one PMD entry; with `check_mapping` only those of its own pages."""
     arch = mm.arch
     system = mm.system
     words = system.words
@@ -136,7 +140,7 @@ def unmap_mapping_pages(mapping: AddressSpace, start: int, nr: int, even_cows: b
 
 
 def unmap_mapping_range(mapping: AddressSpace, holebegin: int, holelen: int, even_cows: bool, page_shift: int) -> None:
-    """unmap_mapping_pages() in bytes: whole pages that [holebegin, holebegin + holelen) touches; holelen 0: to the end."""
+    """unmap_mapping_pages() in bytes, for all pages the range touches; holelen 0: to the end."""
     hba = holebegin >> page_shift
     hlen = (holelen + (1 << page_shift) - 1) >> page_shift
     unmap_mapping_pages(mapping, hba, hlen, even_cows)

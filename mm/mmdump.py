@@ -1,4 +1,4 @@
-"""An address space as text: counters, areas, tree, vmacache, page-table leaves (the /proc/mmdump of the oracle's kernels).
+"""An address space as text: counters, areas, tree, vmacache, page-table leaves (/proc/mmdump of the oracle).
 
 Byte for byte what mm/mmdump.c prints there; the format is in DESIGN.md's terms "the state dump, the debugging aid and
 the conformance format at once". Frame numbers and addresses of anon_vmas are replaced by ids in order of appearance.

@@ -9,7 +9,6 @@ mapped (an interval tree, by page offset), each area gives one address, and the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mm.errors import KernelBug
@@ -29,6 +28,8 @@ from mm.pgtable import pte_offset
 from mm.types import AnonVma, Page, VmAreaStruct
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mm.system import System
 
 # Flags of a freshly mapped anonymous page: content valid, would go to swap, on the LRU lists.
@@ -90,7 +91,7 @@ def clear_page_mlock(system: System, page: Page) -> None:
 
 
 def munlock_vma_page(system: System, page: Page) -> None:
-    """An area that held the page locked lets go: unless another locked area maps it (try_to_munlock), it is evictable."""
+    """A locked area lets go of the page: unless another locked area maps it (try_to_munlock), it is evictable."""
     if page.flags & PG_MLOCKED:
         clear_page_mlock(system, page)
         if page.mapcount > 1:

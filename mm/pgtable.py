@@ -11,7 +11,6 @@ and the p4d tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mm.errors import KernelBug
@@ -21,6 +20,8 @@ from mm.page_alloc import alloc_pfn, free_page
 from mm.types import MmStruct, Page
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mm.system import System
 
 

@@ -83,7 +83,7 @@ class ShmemAops:
     """shmem_aops. Stateless: one instance, `shmem_aops`."""
 
     def find_page(self, mapping: AddressSpace, index: int) -> Page | None:
-        """The page at `index` if it is cached, or would be on a machine without lazy backing. None also without memory."""
+        """The page at `index` if it is cached, or exists in the backing; None also without memory."""
         page = mapping.pages.get(index)
         if page is None:
             info: ShmemInodeInfo = mapping.private
@@ -123,7 +123,7 @@ def vm_acct(system: System, size: int) -> int:
 def new_shmem_mapping(
     system: System, host: Any, backing: Any = None, flags: int = VM_NORESERVE, seals: int = F_SEAL_SEAL
 ) -> AddressSpace:
-    """The page cache of a new tmpfs file; `backing`: its initial content, an object with `size` and `read(offset, n)`."""
+    """The page cache of a new tmpfs file; `backing`: its initial content, with `size` and `read(offset, n)`."""
     mapping = AddressSpace(shmem_aops, host)
     mapping.private = info = ShmemInodeInfo(system, flags, backing)
     info.seals = seals
@@ -374,7 +374,7 @@ def shmem_truncate(mapping: AddressSpace, newsize: int) -> None:
     info: ShmemInodeInfo = mapping.private
     system = info.system
     oldsize = mapping.i_size
-    if newsize < oldsize and info.seals & F_SEAL_SHRINK or newsize > oldsize and info.seals & F_SEAL_GROW:
+    if (newsize < oldsize and info.seals & F_SEAL_SHRINK) or (newsize > oldsize and info.seals & F_SEAL_GROW):
         raise Errno(errno.EPERM)
     if not info.flags & VM_NORESERVE:  # shmem_reacct_size()
         difference = vm_acct(system, newsize) - vm_acct(system, oldsize)
@@ -527,7 +527,7 @@ def shmem_seek(mapping: AddressSpace, offset: int, whence: int) -> int:
 
 
 def memfd_add_seals(file: Any, seals: int) -> None:
-    """fcntl(F_ADD_SEALS). Raises Errno EPERM (not writable, or sealed against it), EINVAL, EBUSY (writable mappings)."""
+    """fcntl(F_ADD_SEALS). Raises Errno EPERM (read-only file, or sealed), EINVAL, EBUSY (writable mappings)."""
     if not file.f_mode & 2:
         raise Errno(errno.EPERM)
     if seals & ~F_ALL_SEALS:

@@ -13,11 +13,14 @@ So system calls fault pages in, count faults, move the vmacache and stop at the 
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
 
 from mm.errors import Errno, KernelBug
 from mm.filemap import flush_dcache_page
 from mm.flags import PG_DCACHE_CLEAN
-from mm.types import MmStruct, TaskStruct
+
+if TYPE_CHECKING:
+    from mm.types import MmStruct, TaskStruct
 
 MAX_TRIES = 16  # an access that still fails after so many successful faults will fail forever
 
@@ -29,7 +32,7 @@ def access_ok(task: TaskStruct, addr: int, n: int) -> bool:
 
 
 def user_address(task: TaskStruct, addr: int, write: bool) -> int:
-    """Physical address behind the user address `addr` for a kernel access, faulted in if need be; -1: not accessible."""
+    """Physical address behind user address `addr` for a kernel access, faulted in if need be; -1: not accessible."""
     mm = task.mm
     if mm is None:
         return -1
@@ -201,7 +204,7 @@ def _fault_in(task: TaskStruct, addr: int, n: int, write: bool) -> bool:
 
 
 def access_process_vm(mm: MmStruct, addr: int, n: int) -> bytes:
-    """Up to `n` bytes of an address space as they are: no fault, no counter, no Accessed bit; stops at an absent page."""
+    """Up to `n` bytes of an address space as they are: no fault, counter or Accessed bit; stops at an absent page."""
     from mm.pgtable import pmd_offset, pte_offset
 
     arch = mm.arch

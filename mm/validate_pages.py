@@ -1,4 +1,4 @@
-"""Checks of level 2: page tables, frames and counters against an independent walk. The numbers are those of mm/README.md.
+"""Checks of level 2: page tables, frames and counters against an independent walk; numbers as in mm/README.md.
 
     validate_pages(mm)              one address space: P1 to P6
     validate_system(system, tasks)  all of them together: P1 to P12
@@ -23,7 +23,6 @@ calls it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mm.errors import KernelBug
@@ -44,6 +43,8 @@ from mm.page_rmap import rmap_walk
 from mm.types import AddressSpace, MmStruct, Page, TaskStruct, VmAreaStruct
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from mm.system import System
 
 
