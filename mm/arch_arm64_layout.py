@@ -16,6 +16,7 @@ from mm.errors import Errno
 from mm.find_vma import find_vma_prev, vm_end_gap, vm_start_gap
 from mm.flags import ADDR_COMPAT_LAYOUT, MAP_FIXED, RLIM_INFINITY
 from mm.unmapped_area import VM_UNMAPPED_AREA_TOPDOWN, VmUnmappedAreaInfo, vm_unmapped_area
+from mm.util import get_current
 
 if TYPE_CHECKING:
     from mm.types import File, MmStruct
@@ -60,7 +61,7 @@ def arch_pick_mmap_layout(mm: MmStruct, rlim_stack: int, rnd: int = 0) -> None:
     """
     system = mm.system
     if (
-        system.current.personality & ADDR_COMPAT_LAYOUT
+        get_current(mm).personality & ADDR_COMPAT_LAYOUT
         or rlim_stack == RLIM_INFINITY
         or system.sysctl_legacy_va_layout
     ):
@@ -80,9 +81,7 @@ def _hint_is_free(mm: MmStruct, addr: int, length: int) -> bool:
     )
 
 
-def arch_get_unmapped_area(
-    mm: MmStruct, file: File | None, addr: int, length: int, pgoff: int, flags: int
-) -> int:
+def arch_get_unmapped_area(mm: MmStruct, file: File | None, addr: int, length: int, pgoff: int, flags: int) -> int:
     """Address by hint, or bottom-up.
 
     Raises:

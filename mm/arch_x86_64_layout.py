@@ -21,6 +21,7 @@ from mm.errors import Errno
 from mm.find_vma import vm_start_gap
 from mm.flags import ADDR_COMPAT_LAYOUT, MAP_32BIT, MAP_FIXED
 from mm.unmapped_area import VM_UNMAPPED_AREA_TOPDOWN, VmUnmappedAreaInfo, vm_unmapped_area
+from mm.util import get_current
 
 if TYPE_CHECKING:
     from mm.types import File, MmStruct
@@ -59,7 +60,7 @@ def arch_pick_mmap_layout(mm: MmStruct, rlim_stack: int, rnd: int = 0) -> None:
     """
     arch = mm.arch
     system = mm.system
-    legacy = bool(system.current.personality & ADDR_COMPAT_LAYOUT) or bool(system.sysctl_legacy_va_layout)
+    legacy = bool(get_current(mm).personality & ADDR_COMPAT_LAYOUT) or bool(system.sysctl_legacy_va_layout)
     mm.mmap_legacy_base = ((arch.task_size_low // 3 + arch.page_size - 1) & arch.page_mask) + rnd
     if legacy:
         mm.mmap_base = mm.mmap_legacy_base
@@ -69,9 +70,7 @@ def arch_pick_mmap_layout(mm: MmStruct, rlim_stack: int, rnd: int = 0) -> None:
         mm.get_unmapped_area = arch_get_unmapped_area_topdown
 
 
-def arch_get_unmapped_area(
-    mm: MmStruct, file: File | None, addr: int, length: int, pgoff: int, flags: int
-) -> int:
+def arch_get_unmapped_area(mm: MmStruct, file: File | None, addr: int, length: int, pgoff: int, flags: int) -> int:
     """Address by hint, or bottom-up. Also what MAP_32BIT and a failed top-down search use.
 
     Raises:

@@ -16,7 +16,7 @@ from mm.find_vma import vm_start_gap
 from mm.flags import MAP_FIXED, READ_IMPLIES_EXEC, RLIM_INFINITY, RLIMIT_DATA, VM_ACCOUNT, VM_EXEC, VM_LOCKED
 from mm.mmap import do_munmap, get_unmapped_area, munmap_vma_range
 from mm.types import VmAreaStruct
-from mm.util import may_expand_vm, mlock_future_check, rlimit, security_vm_enough_memory_mm
+from mm.util import get_current, may_expand_vm, mlock_future_check, rlimit, security_vm_enough_memory_mm
 from mm.vma_tree import vma_link
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def do_brk_flags(mm: MmStruct, addr: int, length: int, flags: int) -> None:
     system = mm.system
     pages = length >> arch.page_shift
     flags |= arch.VM_DATA_DEFAULT_FLAGS | VM_ACCOUNT | mm.def_flags
-    if system.current.personality & READ_IMPLIES_EXEC:
+    if get_current(mm).personality & READ_IMPLIES_EXEC:
         flags |= VM_EXEC
     get_unmapped_area(mm, None, addr, length, 0, MAP_FIXED)
     mlock_future_check(mm, mm.def_flags, length)

@@ -25,6 +25,7 @@ from mm.find_vma import find_vma_intersection as find_vma_intersection
 from mm.find_vma import find_vma_links as find_vma_links
 from mm.find_vma import find_vma_prev as find_vma_prev
 from mm.flags import (
+    CAP_SYS_RAWIO,
     MAP_ANONYMOUS,
     MAP_DENYWRITE,
     MAP_EXECUTABLE,
@@ -43,7 +44,6 @@ from mm.flags import (
     MAP_SYNC,
     MAP_TYPE,
     MAP_UNINITIALIZED,
-    CAP_SYS_RAWIO,
     PROT_EXEC,
     PROT_READ,
     PROT_WRITE,
@@ -73,6 +73,7 @@ from mm.util import (
     can_do_mlock,
     capable,
     fput,
+    get_current,
     get_file,
     may_expand_vm,
     mlock_future_check,
@@ -207,7 +208,7 @@ def do_mmap(
         Errno: every errno of mmap(2) that does not concern the file descriptor.
     """
     system = mm.system
-    current = system.current
+    current = get_current(mm)
     if not length:
         raise Errno(errno.EINVAL)
     # A program of the days before NX expects to run what it can read.
@@ -260,9 +261,7 @@ def _path_noexec(file: File) -> bool:
     return getattr(file, "path_noexec", False)
 
 
-def _file_vm_flags(
-    mm: MmStruct, file: File, length: int, prot: int, flags: int, pgoff: int, vm_flags: int
-) -> int:
+def _file_vm_flags(mm: MmStruct, file: File, length: int, prot: int, flags: int, pgoff: int, vm_flags: int) -> int:
     """The checks of do_mmap that concern the file; vm_flags with what sharing adds and the file's mode takes away."""
     if length > _MAX_LFS_FILESIZE or pgoff > (_MAX_LFS_FILESIZE - length) >> mm.arch.page_shift:
         raise Errno(errno.EOVERFLOW)
@@ -425,9 +424,7 @@ def _new_area(
     return vma
 
 
-def vm_mmap_pgoff(
-    mm: MmStruct, file: File | None, addr: int, length: int, prot: int, flags: int, pgoff: int
-) -> int:
+def vm_mmap_pgoff(mm: MmStruct, file: File | None, addr: int, length: int, prot: int, flags: int, pgoff: int) -> int:
     """`do_mmap` and the populating that MAP_POPULATE or a lock asks for; the address."""
     addr, populate = do_mmap(mm, file, addr, length, prot, flags, pgoff)
     if populate:

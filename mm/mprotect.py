@@ -35,6 +35,7 @@ from mm.flags import (
 )
 from mm.mmap import calc_vm_prot_bits, vma_set_page_prot, vma_wants_writenotify
 from mm.util import (
+    get_current,
     may_expand_vm,
     security_vm_enough_memory_mm,
     vm_stat_account,
@@ -49,9 +50,7 @@ _MASK64 = 0xFFFFFFFFFFFFFFFF
 MM_CP_DIRTY_ACCT = 1  # change_protection(): dirty pages may become writable at once
 
 
-def mprotect_fixup(
-    vma: VmAreaStruct, prev: VmAreaStruct | None, start: int, end: int, newflags: int
-) -> VmAreaStruct:
+def mprotect_fixup(vma: VmAreaStruct, prev: VmAreaStruct | None, start: int, end: int, newflags: int) -> VmAreaStruct:
     """Give the part [start, end) of `vma` the flags `newflags`; the area the part is now in (or is).
 
     Args:
@@ -127,7 +126,7 @@ def do_mprotect_pkey(mm: MmStruct, start: int, length: int, prot: int, pkey: int
     arch = mm.arch
     start = arch.untagged_addr(start)
     grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP)
-    read_implies_exec = bool(mm.system.current.personality & READ_IMPLIES_EXEC and prot & PROT_READ)
+    read_implies_exec = bool(get_current(mm).personality & READ_IMPLIES_EXEC and prot & PROT_READ)
     prot &= ~(PROT_GROWSDOWN | PROT_GROWSUP)
     if grows == PROT_GROWSDOWN | PROT_GROWSUP:
         raise Errno(errno.EINVAL)

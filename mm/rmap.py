@@ -1,9 +1,9 @@
 """anon_vma: finding every area that may map an anonymous page (the object half of Linux's mm/rmap.c).
 
-A file page knows its file, and the file's i_mmap knows who maps it. An anonymous page has no file, so the first fault of
-an area gives the area an `AnonVma` to stand in for one: the page points at the AnonVma (`page.mapping`), and the AnonVma's
-interval tree holds every VMA in which the page may be mapped. Splitting and forking make new VMAs that may hold the same
-old pages, so a VMA belongs to several AnonVmas at once; one `AnonVmaChain` stands for each membership.
+A file page knows its file, and the file's i_mmap knows who maps it. An anonymous page has no file, so the first fault
+of an area gives the area an `AnonVma` to stand in for one: the page points at the AnonVma (`page.mapping`), and the
+AnonVma's interval tree holds every VMA in which the page may be mapped. Splitting and forking make new VMAs that may
+hold the same old pages, so a VMA belongs to several AnonVmas at once; one `AnonVmaChain` stands for each membership.
 
     before fork    parent VMA --avc-- A            A.rb_root = {parent}
     after fork     parent VMA --avc-- A            A.rb_root = {parent, child}   old pages: both are searched
@@ -55,7 +55,7 @@ def _anon_vma_chain_link(vma: VmAreaStruct, anon_vma: AnonVma) -> None:
 
 
 def anon_vma_prepare(vma: VmAreaStruct) -> None:
-    """Make sure `vma` has an anon_vma before its first anonymous page: a neighbour's where that can serve, or its own."""
+    """Make sure `vma` has an anon_vma before its first anonymous page: a neighbour's, or one of its own."""
     if vma.anon_vma is not None:
         return
     anon_vma = find_mergeable_anon_vma(vma)
@@ -90,7 +90,7 @@ def _reusable_anon_vma(old: VmAreaStruct, a: VmAreaStruct, b: VmAreaStruct) -> A
 
 
 def find_mergeable_anon_vma(vma: VmAreaStruct) -> AnonVma | None:
-    """The anon_vma of the next, else the previous, area if `vma` might merge with it later. Merging needs the same one."""
+    """The anon_vma of the next, else the previous, area if `vma` might merge with it later: that needs the same one."""
     if vma.vm_next is not None:
         anon_vma = _reusable_anon_vma(vma.vm_next, vma, vma.vm_next)
         if anon_vma is not None:

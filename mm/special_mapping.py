@@ -6,7 +6,7 @@ The pages are the same for all processes and are never written back or swapped. 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mm.flags import VM_DONTEXPAND, VM_FAULT_SIGBUS
 from mm.types import VmAreaStruct
@@ -84,7 +84,7 @@ class SpecialMappingVmOps:
         return "special_mapping_vmops"
 
 
-special_mapping_vmops = SpecialMappingVmOps()
+special_mapping_vmops: Any = SpecialMappingVmOps()
 
 
 def vma_is_special_mapping(vma: VmAreaStruct, mapping: VmSpecialMapping) -> bool:

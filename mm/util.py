@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from mm.errors import Errno
+from mm.errors import Errno, KernelBug
 from mm.flags import (
     CAP_IPC_LOCK,
     CAP_SYS_ADMIN,
@@ -35,7 +35,7 @@ from mm.flags import (
 
 if TYPE_CHECKING:
     from mm.system import System
-    from mm.types import File, MmStruct, VmAreaStruct
+    from mm.types import File, MmStruct, TaskStruct, VmAreaStruct
 
 OVERCOMMIT_GUESS = 0
 OVERCOMMIT_ALWAYS = 1
@@ -46,14 +46,26 @@ _EXEC_BITS = VM_EXEC | VM_WRITE | VM_STACK
 _DATA_BITS = VM_WRITE | VM_SHARED | VM_STACK
 
 
+def get_current(mm: MmStruct) -> TaskStruct:
+    """The running task, whose limits and rights count (Linux's `current`).
+
+    Raises:
+        KernelBug: no task is running.
+    """
+    task = mm.system.current
+    if task is None:
+        raise KernelBug("a call on an address space needs a running task", mm)
+    return task
+
+
 def rlimit(mm: MmStruct, limit: int) -> int:
     """Soft limit RLIMIT_`limit` of the current task, in its own unit (bytes for memory)."""
-    return mm.system.current.rlim[limit][0]
+    return get_current(mm).rlim[limit][0]
 
 
 def capable(mm: MmStruct, cap: int) -> bool:
     """Does the current task hold capability `cap`?"""
-    return mm.system.current.cap_effective >> cap & 1 == 1
+    return get_current(mm).cap_effective >> cap & 1 == 1
 
 
 def vma_pages(vma: VmAreaStruct) -> int:
@@ -132,7 +144,7 @@ def security_vm_enough_memory_mm(mm: MmStruct, pages: int) -> None:
 def may_expand_vm(mm: MmStruct, flags: int, npages: int) -> bool:
     """May `mm` grow by `npages` of an area with `flags`, by RLIMIT_AS and RLIMIT_DATA?"""
     shift = mm.arch.page_shift
-    rlim = mm.system.current.rlim
+    rlim = get_current(mm).rlim
     if mm.total_vm + npages > rlim[RLIMIT_AS][0] >> shift:
         return False
     if flags & _DATA_BITS == VM_WRITE:

@@ -21,6 +21,7 @@ Checks read only: they ask no cache and fill none, so that a checked run behaves
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from mm.errors import KernelBug
@@ -215,7 +216,7 @@ def _check_interval_tree(root: RbRoot, mm: MmStruct, what: str) -> set[int]:
         return end
 
     nodes = check_rbtree(root, mm, what)
-    for before, node in zip(nodes, nodes[1:], strict=False):
+    for before, node in pairwise(nodes):
         if before.vma.vm_pgoff > node.vma.vm_pgoff:
             raise KernelBug(f"I9: the tree of {what} is not sorted at {node.vma!r}", mm)
     _check_augmentation(root, "rb_subtree_last", last, mm, "I9")
@@ -261,5 +262,7 @@ def validate_counters(mm: MmStruct) -> None:
             sums["locked_vm"] += pages
         vma = vma.vm_next
     for name, total in sums.items():
-        if getattr(mm, name) != total:
+        value = getattr(mm, name)
+        # Linux itself may overstate locked_vm: MREMAP_DONTUNMAP of a part of a locked area unlocks all of it.
+        if value != total and (name != "locked_vm" or value < total):
             raise KernelBug(f"I11: {name} is {getattr(mm, name)}, the areas add up to {total}", mm)
