@@ -1,0 +1,268 @@
+"""fork, vfork, clone, clone3: a new task as a copy of the running one (kernel/fork.c)."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from guest.events import Fork
+from guest.exit import new_vfork_queue, wait_for_vfork_done
+from guest.sched import ERESTARTNOINTR, TASK_RUNNING, Restart
+from guest.siginfo import SIG_IGN
+from guest.signal import recalc_sigpending
+from guest.task import PF_FORKNOEXEC, PF_SUPERPRIV, SIGNAL_UNKILLABLE, SignalStruct, Task
+from mm.errors import Errno
+from mm.flags import RLIMIT_NPROC
+from mm.uaccess import put_user
+
+if TYPE_CHECKING:
+    from guest.kernel import Kernel
+
+CSIGNAL = 0xFF
+CLONE_VM = 0x100
+CLONE_FS = 0x200
+CLONE_FILES = 0x400
+CLONE_SIGHAND = 0x800
+CLONE_PIDFD = 0x1000
+CLONE_VFORK = 0x4000
+CLONE_PARENT = 0x8000
+CLONE_THREAD = 0x10000
+CLONE_NEWNS = 0x20000
+CLONE_SYSVSEM = 0x40000
+CLONE_SETTLS = 0x80000
+CLONE_PARENT_SETTID = 0x100000
+CLONE_CHILD_CLEARTID = 0x200000
+CLONE_DETACHED = 0x400000
+CLONE_CHILD_SETTID = 0x1000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_IO = 0x80000000
+CLONE_CLEAR_SIGHAND = 0x100000000
+_NEW_NAMESPACES = 0x7E020000 | 0x80  # CLONE_NEW*: there are no namespaces but the first
+_CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 21, 24
+
+
+class CloneArgs:
+    """struct kernel_clone_args."""
+
+    __slots__ = ("child_tid", "exit_signal", "flags", "parent_tid", "pidfd", "set_tid", "stack", "tls")
+
+    def __init__(
+        self, flags: int, exit_signal: int, stack: int = 0, parent_tid: int = 0, child_tid: int = 0, tls: int = 0
+    ) -> None:
+        self.flags = flags
+        self.exit_signal = exit_signal
+        self.stack = stack
+        self.parent_tid = parent_tid
+        self.child_tid = child_tid
+        self.tls = tls
+        self.pidfd = parent_tid
+        self.set_tid = 0
+
+
+def kernel_clone(task: Task, args: CloneArgs) -> int:
+    """kernel_clone(): the new task's pid. A vfork sleeps here; the second run of the handler finds its child again."""
+    child: Task | None = task.wait_state.get("vfork")
+    if child is None:
+        flags = args.flags
+        if flags & CLONE_PIDFD and flags & CLONE_PARENT_SETTID and args.pidfd == args.parent_tid:
+            raise Errno(errno.EINVAL)
+        child = _copy_process(task, args)
+        if flags & CLONE_PARENT_SETTID:
+            _try_put(task, args.parent_tid, child.pid)
+        if flags & CLONE_VFORK:
+            child.vfork_done = new_vfork_queue(child)
+            task.wait_state["vfork"] = child
+        if task.system.listener is not None:
+            task.system.listener(Fork(task.pid, child.pid, flags | args.exit_signal))
+        task.kernel.run_queue.append(child)
+    if "vfork" in task.wait_state:
+        pid = child.pid
+        try:
+            wait_for_vfork_done(task, child)
+        except Restart:
+            child.vfork_done = None  # killed while waiting
+        return pid
+    return child.pid
+
+
+def _try_put(task: Task, address: int, value: int) -> None:
+    try:
+        put_user(task, address, value, 4)
+    except Errno:
+        pass  # put_user()'s result is not looked at
+
+
+def _check_flags(task: Task, args: CloneArgs) -> None:
+    flags = args.flags
+    invalid = Errno(errno.EINVAL)
+    if flags & (CLONE_NEWNS | CLONE_FS) == CLONE_NEWNS | CLONE_FS:
+        raise invalid
+    if flags & (CLONE_NEWUSER | CLONE_FS) == CLONE_NEWUSER | CLONE_FS:
+        raise invalid
+    if flags & CLONE_THREAD and not flags & CLONE_SIGHAND:
+        raise invalid
+    if flags & CLONE_SIGHAND and not flags & CLONE_VM:
+        raise invalid
+    if flags & CLONE_PARENT and task.signal.flags & SIGNAL_UNKILLABLE:
+        raise invalid
+    if flags & CLONE_THREAD and flags & (CLONE_NEWUSER | CLONE_NEWPID):
+        raise invalid
+    if flags & CLONE_PIDFD and flags & (CLONE_DETACHED | CLONE_THREAD):
+        raise invalid
+    if flags & _NEW_NAMESPACES & ~CLONE_DETACHED:
+        # DEVIATION D20: one namespace of each kind; the kernel would make a new one.
+        raise Errno(errno.EPERM if not task.capable(_CAP_SYS_ADMIN) else errno.ENOSPC)
+
+
+def _copy_process(task: Task, args: CloneArgs) -> Task:
+    """copy_process(): the child, not yet runnable. Raises Errno, or Restart when a signal comes first."""
+    flags = args.flags
+    _check_flags(task, args)
+    recalc_sigpending(task)
+    if task.sigpending:
+        raise Restart(ERESTARTNOINTR)
+    kernel = task.kernel
+    _check_nproc(task)
+    child = Task(kernel, kernel.alloc_pid())
+    _inherit(child, task, flags)
+    if flags & CLONE_CHILD_SETTID:
+        child.set_child_tid = args.child_tid
+    if flags & CLONE_CHILD_CLEARTID:
+        child.clear_child_tid = args.child_tid
+    _copy_resources(child, task, flags)
+    try:
+        _copy_mm(child, task, flags)
+        child.cpu_state = _copy_thread(kernel, task, args)
+    except Errno:
+        _undo(child)
+        raise
+    _attach(child, task, args)
+    kernel.total_forks += 1
+    if child.set_child_tid:
+        kernel.on_first_run(child)
+    if flags & CLONE_PIDFD:
+        _try_put(task, args.pidfd, kernel.make_pidfd(task, child))
+    return child
+
+
+def _check_nproc(task: Task) -> None:
+    kernel = task.kernel
+    uid = task.cred.uid
+    processes = sum(1 for other in kernel.tasks.values() if other.cred.uid == uid)
+    if processes >= task.rlimit(RLIMIT_NPROC) and uid != 0:
+        if not task.capable(_CAP_SYS_RESOURCE) and not task.capable(_CAP_SYS_ADMIN):
+            raise Errno(errno.EAGAIN)
+    if len(kernel.tasks) >= kernel.max_threads:
+        raise Errno(errno.EAGAIN)
+
+
+def _inherit(child: Task, task: Task, flags: int) -> None:
+    """What dup_task_struct() copies and copy_process() does not clear."""
+    child.state = TASK_RUNNING
+    child.comm = task.comm
+    child.flags = task.flags & ~PF_SUPERPRIV | PF_FORKNOEXEC
+    child.personality = task.personality
+    child.cred = task.cred
+    child.cap_effective = task.cap_effective
+    child.blocked = task.blocked
+    child.vmacache_seqnum = task.vmacache_seqnum
+    child.no_new_privs = task.no_new_privs
+    child.timer_slack_ns = task.timer_slack_ns
+    child.policy, child.rt_priority, child.nice = task.policy, task.rt_priority, task.nice
+    child.io_context = task.io_context
+    child.trap_nr, child.error_code, child.cr2 = task.trap_nr, task.error_code, task.cr2
+    child.fault_address, child.fault_code = task.fault_address, task.fault_code
+    child.start_time = task.kernel.clock.now
+    if flags & (CLONE_VM | CLONE_VFORK) != CLONE_VM:
+        child.sas_ss_sp, child.sas_ss_size, child.sas_ss_flags = task.sas_ss_sp, task.sas_ss_size, task.sas_ss_flags
+    if not flags & CLONE_VM:
+        child.rseq, child.rseq_len, child.rseq_sig = task.rseq, task.rseq_len, task.rseq_sig
+    child.did_exec = False
+
+
+def _copy_resources(child: Task, task: Task, flags: int) -> None:
+    """copy_files(), copy_fs(), copy_sighand(), copy_signal()."""
+    if flags & CLONE_FILES:
+        child.files = task.files
+        task.files.count += 1
+    else:
+        child.files = task.files.copy()
+    if flags & CLONE_FS:
+        child.fs = task.fs
+        task.fs.users += 1
+    else:
+        child.fs = task.fs.copy()
+    if flags & CLONE_SIGHAND:
+        child.sighand = task.sighand
+        task.sighand.count += 1
+    else:
+        child.sighand = task.sighand.copy()
+        if flags & CLONE_CLEAR_SIGHAND:
+            for action in child.sighand.action:
+                if action.handler != SIG_IGN:
+                    action.handler = 0
+                action.flags = action.restorer = action.mask = 0
+    if flags & CLONE_THREAD:
+        child.signal = task.signal
+        child.rlim = task.rlim
+        return
+    old = task.signal
+    signal = SignalStruct([limit[:] for limit in old.rlim])
+    signal.pgrp, signal.session, signal.tty = old.pgrp, old.session, old.tty
+    signal.is_child_subreaper = False
+    signal.oom_score_adj, signal.oom_score_adj_min = old.oom_score_adj, old.oom_score_adj_min
+    signal.has_child_subreaper = old.has_child_subreaper or old.is_child_subreaper
+    child.signal = signal
+    child.rlim = signal.rlim
+
+
+def _copy_mm(child: Task, task: Task, flags: int) -> None:
+    """copy_mm(): shared or duplicated."""
+    from mm.fork import dup_mm, mmget
+
+    mm = task.mm
+    assert mm is not None
+    child.mm = mmget(mm) if flags & CLONE_VM else dup_mm(child, mm)
+
+
+def _copy_thread(kernel: Kernel, task: Task, args: CloneArgs) -> bytes:
+    """The child's registers: the parent's, with the result 0. The CPU itself is left as it was."""
+    cpu = kernel.cpu
+    saved = cpu.save_state()
+    try:
+        kernel.arch.set_child_registers(cpu, args.stack, args.tls if args.flags & CLONE_SETTLS else None)
+        return cpu.save_state()
+    finally:
+        cpu.load_state(saved)
+
+
+def _undo(child: Task) -> None:
+    """The rest of copy_process() failed: nothing of the child is left."""
+    child.files.close_all()
+    child.fs.users -= 1
+    child.sighand.count -= 1
+
+
+def _attach(child: Task, task: Task, args: CloneArgs) -> None:
+    """Process ids, parent, thread group."""
+    flags = args.flags
+    if flags & CLONE_THREAD:
+        child.group_leader = task.group_leader
+        child.tgid = task.tgid
+    if flags & (CLONE_PARENT | CLONE_THREAD):
+        child.real_parent = task.real_parent
+        child.parent_exec_id = task.parent_exec_id
+        child.exit_signal = -1 if flags & CLONE_THREAD else task.group_leader.exit_signal
+    else:
+        child.real_parent = task
+        child.parent_exec_id = task.self_exec_id
+        child.exit_signal = args.exit_signal
+    child.self_exec_id = task.self_exec_id
+    child.signal.threads.append(child)
+    if flags & CLONE_THREAD:
+        child.signal.live += 1
+    else:
+        child.real_parent.children.append(child)
+    task.kernel.tasks[child.pid] = child
+    recalc_sigpending(child)

@@ -1,0 +1,542 @@
+"""The guest's kernel: tasks, clock, system call dispatch, the way in and out of every trap, and who runs next.
+
+What `emu` calls, in a hook while `current` runs: `system_call()`, `page_fault()`, `arch.exception()`. Afterwards
+`need_resched` says whether the task must leave the CPU; then `schedule()` names the next one, emu loads its state, and
+`resume()` finishes what it was doing. No engine is known here but the `cpu` attribute, which is dropped on pickling.
+
+    trap -> handler -> result register -> work pending? -> do_signal() -> user code
+                   \\-> Block: the task sleeps; woken, the call runs again from the top in resume()
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from guest.clock import TRAP_NSEC, Clock
+from guest.cred import CAP_FULL_SET, Cred
+from guest.events import SyscallEnter, SyscallExit, TaskSwitch
+from guest.sched import (
+    TASK_INTERRUPTIBLE,
+    TASK_KILLABLE,
+    TASK_RUNNING,
+    TASK_STOPPED,
+    Block,
+    Deadlock,
+    HostWait,
+    Restart,
+    TaskExit,
+)
+from guest.signal import do_signal
+from guest.syscall_numbers import NAMES
+from guest.syscalls import Entry, build
+from guest.task import SIGNAL_UNKILLABLE, Sighand, SignalStruct, Task, default_rlimits
+from guest.timers import Timers
+from mm.errors import Errno
+
+if TYPE_CHECKING:
+    from guest.arch import GuestArch
+    from guest.config import Config
+    from guest.hw import Cpu
+    from mm.system import System
+
+ENOSYS = 38
+RESULT_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+class Kernel:
+    """One guest kernel.
+
+    Args:
+        system: memory (mm/).
+        arch: conventions of the architecture, `guest.arch.make()`.
+        cpu: the processor; None while unpickled and not attached.
+        config: what the machine was started with.
+    """
+
+    def __init__(self, system: System, arch: GuestArch, cpu: Cpu, config: Config) -> None:
+        self.system = system
+        self.arch = arch
+        self.cpu = cpu
+        self.config = config
+        self.clock = Clock()
+        self.timers = Timers(self)
+        self.rng = random.Random(config.seed)  # getrandom, AT_RANDOM
+        self.aslr_rng = random.Random(config.aslr)
+        self.randomize_va_space = 0 if config.aslr is None else 2
+        self.quantum = 10_000_000  # instructions a task may run while others wait
+        self.hz = 250
+        self.tasks: dict[int, Task] = {}  # every task by pid, zombies too, oldest first
+        self.current: Task = None  # type: ignore[assignment] # set by start() before anyone looks
+        self.run_queue: deque[Task] = deque()
+        self.need_resched = False
+        self.exit_status: int | None = None  # of the first program, as wait4 shows it
+        self.last_fatal: Any = None  # (pid, SigInfo) of the last signal that killed
+        self.unknown_calls: dict[int, int] = {}  # system call number -> how often refused with ENOSYS
+        self.next_pid = config.first_pid
+        self.pid_max = 32768
+        self.total_forks = 0
+        self.context_switches = 0
+        self.futex_queues: dict[Any, Any] = {}
+        self.ipc_ns: Any = None  # SysV shared memory, sys_shm.py
+        self.sysctls: dict[str, Any] = {}
+        self.host_waits: list[HostWait] = []
+        self.max_threads = self._max_threads()
+        self.init = self._make_init()
+        self.first: Task | None = None
+        self._build()
+        self.vfs = self._make_vfs()
+        from guest.vdso_map import Vdso
+
+        self.vdso = Vdso(self)
+
+    # ---- construction
+
+    def _build(self) -> None:
+        """What is derived and not pickled."""
+        arch = self.arch
+        self.calls: list[Entry | None] = build(arch.name, arch.arguments)
+        self.number_register = arch.number
+        self.number_mask = arch.number_mask
+        self.result_register = arch.result
+
+    def _make_vfs(self) -> Any:
+        from guest.vfs import Vfs
+
+        return Vfs(self)
+
+    def _max_threads(self) -> int:
+        """set_max_threads(): an eighth of memory in kernel stacks of 16 KiB (64 KiB pages: one page)."""
+        arch = self.system.arch
+        thread_size = max(16384, arch.page_size)
+        pages: int = self.system.totalram_pages
+        return max(20, (pages << arch.page_shift) // (thread_size * 8))
+
+    def _make_init(self) -> Task:
+        """Pid 1: the parent of the first program and of orphans. It never runs and reaps at once."""
+        task = Task(self, 1)
+        task.comm = "init"
+        task.state = TASK_INTERRUPTIBLE
+        task.cred = Cred()
+        task.signal = SignalStruct(default_rlimits(self.config.stack, self.max_threads // 2))
+        task.signal.flags = SIGNAL_UNKILLABLE
+        task.signal.threads.append(task)
+        task.rlim = task.signal.rlim
+        task.sighand = Sighand()
+        task.real_parent = task
+        self.tasks[1] = task
+        return task
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        for name in ("cpu", "calls"):
+            state.pop(name, None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.cpu = None  # type: ignore[assignment] # emu attaches one
+        self._build()
+
+    def start(self, path: bytes, argv: list[bytes], env: list[bytes]) -> Task:
+        """Make the first program: a child of init that execs `path`. Raises Errno when exec is refused."""
+        from guest.exec import do_execve
+
+        task = Task(self, self.alloc_pid())
+        task.comm = "init"
+        config = self.config
+        task.cred = Cred(config.uid, config.gid)
+        task.cap_effective = task.cred.cap_effective
+        task.signal = SignalStruct(default_rlimits(config.stack, self.max_threads // 2))
+        task.signal.threads.append(task)
+        task.rlim = task.signal.rlim
+        task.sighand = Sighand()
+        task.real_parent = self.init
+        task.start_time = self.clock.now
+        self.init.children.append(task)
+        task.files, task.fs = self.vfs.first_task()
+        self.tasks[task.pid] = task
+        self.first = task
+        self.set_current(task)
+        try:
+            do_execve(task, path, argv, env)
+        except Errno:
+            if task.mm is None or not task.sigpending:
+                raise
+            # Past the point of no return: the new image is gone, its task dies of the signal that is pending.
+        task.cpu_state = self.cpu.save_state()
+        if task.sigpending:
+            self._leave(task)
+        if task.state == TASK_RUNNING and task not in self.run_queue:
+            self.run_queue.append(task)
+        self.need_resched = True
+        return task
+
+    def set_current(self, task: Task) -> None:
+        """The task that runs, for mm/ and for us."""
+        self.current = task
+        self.system.current = task
+
+    # ---- traps
+
+    def system_call(self) -> None:
+        """Serve the system call `current` trapped with."""
+        task = self.current
+        clock = self.clock
+        clock.now += TRAP_NSEC
+        task.stime += TRAP_NSEC
+        regs = self.cpu.regs
+        number = regs[self.number_register] & self.number_mask
+        if self.system.listener is not None:
+            self._observed_call(task, number)
+            return
+        try:
+            entry = self.calls[number]
+            regs[self.result_register] = entry.handler(task, *entry.fetch(regs)) & RESULT_MASK  # type: ignore[union-attr]
+        except Errno as e:
+            regs[self.result_register] = -e.number & RESULT_MASK
+        except (Block, Restart, TaskExit) as e:
+            self._not_returned(task, e)
+            return
+        except (IndexError, AttributeError):
+            # Only the lookup may fail so; an error inside a handler is ours and must be seen.
+            if number < len(self.calls) and self.calls[number] is not None:
+                raise
+            self._unknown(number)
+        if task.wait_state:
+            task.wait_state = {}
+        if task.sigpending or clock.now >= self.timers.next:
+            self._leave(task)
+
+    def _unknown(self, number: int) -> None:
+        self.unknown_calls[number] = self.unknown_calls.get(number, 0) + 1
+        self.cpu.regs[self.result_register] = -ENOSYS & RESULT_MASK
+
+    def _observed_call(self, task: Task, number: int) -> None:
+        """system_call() while somebody listens."""
+        regs = self.cpu.regs
+        args = tuple(regs[register] for register in self.arch.arguments)
+        name = NAMES[self.arch.name].get(number, f"syscall_{number:#x}")
+        emit = self.system.listener
+        if emit is not None:
+            emit(SyscallEnter(task.pid, number, name, args, task.in_call))
+        entry = self.calls[number] if number < len(self.calls) else None
+        stop: Exception | None = None
+        if entry is None:
+            self._unknown(number)
+            result = -ENOSYS
+        else:
+            try:
+                result = entry.handler(task, *args[: entry.nargs])
+                self.cpu.regs[self.result_register] = result & RESULT_MASK
+            except Errno as e:
+                result = -e.number
+                self.cpu.regs[self.result_register] = result & RESULT_MASK
+            except Restart as e:
+                result = -e.code
+                stop = e
+            except (Block, TaskExit) as e:
+                self._not_returned(task, e)
+                return
+        if result >> 63 == 1:
+            result -= 1 << 64
+        emit = self.system.listener
+        if emit is not None:
+            emit(SyscallExit(task.pid, number, name, args, result))
+        if stop is not None:
+            self._not_returned(task, stop)
+            return
+        if task.wait_state:
+            task.wait_state = {}
+        if task.sigpending or self.clock.now >= self.timers.next:
+            self._leave(task)
+
+    def call_by_name(self, name: str, task: Task, arguments: list[int]) -> int:
+        """Run a handler for the kernel itself (the vsyscall page). Raises as the handler does."""
+        for entry in self.calls:
+            if entry is not None and entry.name == name:
+                return entry.handler(task, *arguments[: entry.nargs])
+        raise Errno(ENOSYS)
+
+    def _not_returned(self, task: Task, why: Exception) -> None:
+        """A handler left by an exception: asleep, interrupted, or dead."""
+        if isinstance(why, Block):
+            task.in_call = True
+            task.nvcsw += 1
+            self.need_resched = True
+        elif isinstance(why, Restart):
+            task.wait_state = {}
+            self._leave(task, why.code)
+        else:
+            self.need_resched = True
+
+    def page_fault(self, error_code: int, address: int) -> None:
+        """A memory fault of `current`; `error_code` is the CPU's (x86-64) or ESR_EL1 (arm64)."""
+        task = self.current
+        self.clock.now += TRAP_NSEC
+        task.stime += TRAP_NSEC
+        self.arch.page_fault(self, task, error_code, address)
+        if task.sigpending or self.clock.now >= self.timers.next:
+            self._leave(task)
+            task.saved_rf = 0
+
+    def begin_trap(self) -> Task:
+        """What every exception starts with; the task that trapped."""
+        task = self.current
+        self.clock.now += TRAP_NSEC
+        task.stime += TRAP_NSEC
+        return task
+
+    def end_trap(self, task: Task) -> None:
+        """What every trap ends with: due timers, signals."""
+        if task.sigpending or self.clock.now >= self.timers.next:
+            self._leave(task)
+
+    def _leave(self, task: Task, code: int = 0) -> None:
+        """Work before user code: timers that are due, then signals."""
+        if self.clock.now >= self.timers.next:
+            self.timers.run()
+        if not (task.sigpending or code or task.saved_sigmask is not None):
+            return
+        try:
+            do_signal(self, task, code)
+        except (Block, TaskExit):
+            self.need_resched = True
+
+    def resume(self, task: Task) -> bool:
+        """`task` has the CPU and its registers are loaded: finish what it was doing. False when it left again."""
+        self.need_resched = False
+        if task.in_settid:
+            task.in_settid = False
+            self._put_tid(task)
+        if task.in_call:
+            task.in_call = False
+            self.system_call()
+            return not self.need_resched
+        if task.sigpending or task.restart_code:
+            self._leave(task, task.restart_code)
+        return not self.need_resched
+
+    @staticmethod
+    def _put_tid(task: Task) -> None:
+        from mm.uaccess import put_user
+
+        try:
+            put_user(task, task.set_child_tid, task.pid, 4)
+        except Errno:
+            pass  # put_user()'s result is not looked at
+
+    # ---- who runs
+
+    def wake_up(self, task: Task) -> None:
+        """Make a sleeping or stopped task runnable."""
+        if task.state in (TASK_INTERRUPTIBLE, TASK_KILLABLE, TASK_STOPPED) and task is not self.init:
+            for queue in task.waiting_on:
+                if task in queue.tasks:
+                    queue.tasks.remove(task)
+            task.waiting_on = ()
+            task.deadline = None
+            task.state = TASK_RUNNING
+            self.run_queue.append(task)
+
+    def yield_current(self) -> None:
+        """sched_yield(): behind everybody who is runnable."""
+        if self.run_queue:
+            self.run_queue.append(self.current)
+            self.need_resched = True
+
+    def runnable(self) -> int:
+        """How many tasks want the CPU, `current` included."""
+        return len(self.run_queue) + (1 if self.current.state == TASK_RUNNING else 0)
+
+    def wants_quantum(self) -> bool:
+        """Whether a task that runs on must be interrupted: others wait, or a timer is armed."""
+        return bool(self.run_queue) or self.timers.armed()
+
+    def quantum_expired(self, instructions: int) -> None:
+        """The engine ran a whole slice (`instructions`, taken as 1 ns each): time passes, the next task's turn comes."""
+        task = self.current
+        self.clock.now += instructions
+        task.utime += instructions
+        self.end_trap(task)
+        if self.run_queue and task.state == TASK_RUNNING:
+            task.nivcsw += 1
+            self.run_queue.append(task)
+            self.need_resched = True
+
+    def schedule(self) -> Task | None:
+        """The next task to run; None when the first program and all others are gone.
+
+        Raises:
+            Deadlock: tasks are left, and nothing can ever wake one of them.
+        """
+        previous = self.current
+        if previous is not None and previous.state == TASK_RUNNING and previous not in self.run_queue:
+            self.run_queue.appendleft(previous)  # it only had to leave the engine (exec)
+        while not self.run_queue:
+            if not self._idle():
+                return None
+        task = self.run_queue.popleft()
+        self.need_resched = False
+        if task is not previous:
+            self.context_switches += 1
+            if self.system.listener is not None and previous is not None:
+                self.system.listener(TaskSwitch(task.pid, previous.pid, task.comm))
+        self.set_current(task)
+        return task
+
+    def _idle(self) -> bool:
+        """Nobody is runnable: let time pass to the next deadline, or wait for the host. False: nobody is left."""
+        asleep = [t for t in self.tasks.values() if t is not self.init and not t.exit_state]
+        if not asleep:
+            return False
+        host = self._host_queues(asleep)
+        deadline = self._next_deadline(asleep)
+        if host and self._poll_host(host, 0 if deadline is not None else None):
+            return True
+        if deadline is None:
+            raise Deadlock([(t.pid, t.comm, _what(t)) for t in asleep])
+        self.clock.now = max(self.clock.now, deadline)
+        if self.clock.now >= self.timers.next:
+            self.timers.run()
+        for task in asleep:
+            if task.deadline is not None and task.deadline <= self.clock.now:
+                self.wake_up(task)
+        return True
+
+    def _next_deadline(self, asleep: list[Task]) -> int | None:
+        deadlines = [task.deadline for task in asleep if task.deadline is not None]
+        if self.timers.armed():
+            deadlines.append(self.timers.next)
+        return min(deadlines) if deadlines else None
+
+    @staticmethod
+    def _host_queues(asleep: list[Task]) -> list[HostWait]:
+        seen: dict[int, HostWait] = {}
+        for task in asleep:
+            for queue in task.waiting_on:
+                if isinstance(queue, HostWait):
+                    seen[id(queue)] = queue
+        return list(seen.values())
+
+    @staticmethod
+    def _poll_host(queues: list[HostWait], timeout: float | None) -> bool:
+        """Wait for host descriptors (seconds; None: as long as it takes) and wake who waits for a ready one."""
+        import select
+
+        poller = select.poll()
+        for queue in queues:
+            poller.register(queue.fd, select.POLLOUT if queue.write else select.POLLIN)
+        ready = {fd for fd, _ in poller.poll(None if timeout is None else int(timeout * 1000))}
+        woken = 0
+        for queue in queues:
+            if queue.fd in ready:
+                woken += queue.wake_all()
+        return bool(woken)
+
+    def expire_sleeps(self) -> None:
+        """Wake tasks whose deadline has passed (called with the timers)."""
+        now = self.clock.now
+        for task in list(self.tasks.values()):
+            if task.deadline is not None and task.deadline <= now:
+                self.wake_up(task)
+
+    # ---- tasks
+
+    def alloc_pid(self) -> int:
+        """The next free pid, cyclic as alloc_pid()'s idr. Raises Errno(EAGAIN) when there is none."""
+        for _ in range(self.pid_max):
+            pid = self.next_pid
+            self.next_pid = pid + 1 if pid + 1 < self.pid_max else 300
+            if pid not in self.tasks:
+                return pid
+        raise Errno(11)
+
+    def find_task(self, pid: int) -> Task | None:
+        """find_task_by_vpid()."""
+        return self.tasks.get(pid)
+
+    def is_orphaned_pgrp(self, pgrp: int, ignore: Task | None = None) -> bool:
+        """Whether no member of the group has a parent in another group of the same session."""
+        for task in self.tasks.values():
+            if task.group_leader is not task or task.signal.pgrp != pgrp or task is ignore or task is self.init:
+                continue
+            if task.exit_state and not task.signal.threads:
+                continue
+            parent = task.real_parent
+            if parent is self.init:
+                continue
+            if parent.signal.pgrp != pgrp and parent.signal.session == task.signal.session:
+                return False
+        return True
+
+    def queued_signals(self, task: Task) -> int:
+        """Signals queued for tasks of the same user (user_struct.sigpending)."""
+        uid = task.cred.uid
+        total = 0
+        for other in self.tasks.values():
+            if other.cred.uid == uid:
+                total += len(other.pending.queue)
+                if other.group_leader is other:
+                    total += len(other.signal.shared_pending.queue)
+        return total
+
+    def notify_signalfd(self, task: Task) -> None:
+        """Wake readers of signalfds of the process."""
+        queue = self.sysctls.get("signalfd")
+        if queue is not None:
+            queue.wake_all()
+
+    def randomize(self, task: Task) -> bool:
+        """Whether addresses of this task are randomised at all (personality and sysctl)."""
+        return self.randomize_va_space > 0 and not task.personality & 0x0040000
+
+    def randomize_stack_top(self, task: Task) -> int:
+        """randomize_stack_top(STACK_TOP)."""
+        arch = self.system.arch
+        top: int = arch.stack_top
+        if task.is_randomized():
+            top -= (self.aslr_rng.getrandbits(64) & self.arch.stack_rnd_mask(arch.page_shift)) << arch.page_shift
+        return top
+
+    def arch_mmap_rnd(self) -> int:
+        """arch_mmap_rnd(): bytes."""
+        arch = self.system.arch
+        return (self.aslr_rng.getrandbits(64) & ((1 << arch.mmap_rnd_bits) - 1)) << arch.page_shift
+
+    def randomize_page(self, start: int, length: int) -> int:
+        """randomize_page(): a page within [start, start + length)."""
+        arch = self.system.arch
+        aligned = (start + arch.page_size - 1) & arch.page_mask
+        length -= aligned - start
+        length = min(length, RESULT_MASK - aligned) >> arch.page_shift
+        if not length:
+            return aligned
+        return aligned + (self.aslr_rng.getrandbits(64) % length << arch.page_shift)
+
+    def on_first_run(self, task: Task) -> None:
+        """CLONE_CHILD_SETTID: the child writes its tid before its first instruction (schedule_tail())."""
+        task.in_settid = True
+
+    def force_exit(self, task: Task, code: int) -> None:
+        """End another thread of an exec'ing process, wherever it is."""
+        from guest.exit import release_resources
+
+        current = self.current
+        try:
+            release_resources(task, code)
+        finally:
+            self.set_current(current)
+
+    def capset_mm(self, task: Task) -> None:
+        """mm/ reads capabilities from the task itself."""
+        task.cap_effective = task.cred.cap_effective & CAP_FULL_SET
+
+
+def _what(task: Task) -> str:
+    """What a task waits for, in words."""
+    if task.state == TASK_STOPPED:
+        return "SIGCONT"
+    names = [queue.name or "something" for queue in task.waiting_on]
+    return " or ".join(names) if names else "a signal"

@@ -1,0 +1,126 @@
+"""Sleeping and waking.
+
+A handler that cannot go on calls `sleep_on()`, which leaves it by an exception; when the task is woken the whole handler
+runs again with the same arguments and looks at its condition first. What must survive the second run (bytes already
+written, an absolute deadline, the child already forked) lives in `task.wait_state`.
+
+    handler -> sleep_on -> Block     the task is on its queues, state S, another task gets the CPU
+                        -> Restart   a signal is pending: the call ends with an ERESTART code
+    queue.wake_all()    -> the task is runnable; Kernel.resume() runs the handler again
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from guest.task import Task
+
+ERESTARTSYS = 512
+ERESTARTNOINTR = 513
+ERESTARTNOHAND = 514
+ERESTART_RESTARTBLOCK = 516
+
+TASK_RUNNING = "R"
+TASK_INTERRUPTIBLE = "S"
+TASK_KILLABLE = "D"
+TASK_STOPPED = "T"
+TASK_ZOMBIE = "Z"
+TASK_DEAD = "X"
+
+
+class Block(Exception):
+    """The running task went to sleep inside a system call. Not an error."""
+
+
+class Restart(Exception):
+    """A signal interrupts the call: its result is -`code`, and Linux's restart rules decide what the program sees."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class TaskExit(Exception):
+    """The running task ended inside a system call. Not an error."""
+
+
+class WaitQueue:
+    """Tasks waiting for one thing (wait_queue_head). `name` says what, for a Deadlock report."""
+
+    __slots__ = ("name", "tasks")
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.tasks: list[Task] = []  # first to sleep first
+
+    def wake_all(self) -> int:
+        """Make every waiter runnable; how many there were."""
+        waiters = self.tasks[:]
+        for task in waiters:
+            task.kernel.wake_up(task)
+        return len(waiters)
+
+    def wake_one(self) -> int:
+        """Make the first waiter runnable; 1, or 0 when nobody waits."""
+        if not self.tasks:
+            return 0
+        task = self.tasks[0]
+        task.kernel.wake_up(task)
+        return 1
+
+    def __bool__(self) -> bool:
+        return bool(self.tasks)
+
+    def __repr__(self) -> str:
+        return f"<WaitQueue {self.name} {[task.pid for task in self.tasks]}>"
+
+
+class HostWait(WaitQueue):
+    """Waiters for a host file descriptor that is not ready; `Kernel.schedule` polls it when nothing else can run."""
+
+    __slots__ = ("fd", "write")
+
+    def __init__(self, fd: int, write: bool = False, name: str = "") -> None:
+        super().__init__(name or f"host fd {fd}")
+        self.fd = fd
+        self.write = write  # wait for room instead of data
+
+
+class Deadlock(Exception):
+    """No task can ever run again.
+
+    Args:
+        waits: (pid, comm, what it waits for) of every live task.
+    """
+
+    def __init__(self, waits: list[tuple[int, str, str]]) -> None:
+        super().__init__("; ".join(f"{pid} ({comm}) waits for {what}" for pid, comm, what in waits))
+        self.waits = waits
+
+
+def sleep_on(
+    task: Task, *queues: WaitQueue, deadline: int | None = None, restart: int = ERESTARTSYS, killable: bool = False
+) -> None:
+    """Leave the handler: asleep until a queue wakes the task, a signal comes, or the clock reaches `deadline`.
+
+    Args:
+        queues: whoever wakes one of them ends the sleep.
+        deadline: CLOCK_MONOTONIC ns; the caller compares it with the clock when it runs again.
+        restart: the code a signal ends the call with.
+        killable: only a fatal signal ends the sleep (TASK_KILLABLE).
+
+    Raises:
+        Restart: a signal is pending.
+        Block: otherwise.
+    """
+    if task.fatal_signal_pending() if killable else task.signal_pending():
+        raise Restart(restart)
+    task.state = TASK_KILLABLE if killable else TASK_INTERRUPTIBLE
+    task.waiting_on = queues
+    task.deadline = deadline
+    for queue in queues:
+        queue.tasks.append(task)
+    raise Block

@@ -1,0 +1,691 @@
+"""Signals: sending, queueing, taking, and the default actions (kernel/signal.c).
+
+    send_signal -> prepare_signal (stop and continue act at once; ignored signals are dropped)
+                -> queue -> complete_signal (whom to wake; a fatal one dooms the whole group)
+    on the way back to user code: do_signal -> get_signal -> handler frame (guest/arch_*.py), stop, or exit
+
+A signal "from the kernel" carries an info made with SI_KERNEL, and `force` says it cannot be ignored by init.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from guest.cred import CAP_KILL
+from guest.events import SignalDeliver
+from guest.sched import (
+    ERESTART_RESTARTBLOCK,
+    ERESTARTNOHAND,
+    ERESTARTSYS,
+    TASK_INTERRUPTIBLE,
+    TASK_KILLABLE,
+    TASK_STOPPED,
+    Block,
+)
+from guest.siginfo import (
+    CLD_CONTINUED,
+    CLD_STOPPED,
+    SA_NOCLDSTOP,
+    SA_NODEFER,
+    SA_RESETHAND,
+    SA_RESTART,
+    SI_KERNEL,
+    SI_USER,
+    SIG_DFL,
+    SIG_IGN,
+    SIG_KERNEL_COREDUMP_MASK,
+    SIG_KERNEL_IGNORE_MASK,
+    SIG_KERNEL_ONLY_MASK,
+    SIG_KERNEL_STOP_MASK,
+    SIGALRM,
+    SIGCHLD,
+    SIGCONT,
+    SIGKILL,
+    SIGRTMIN,
+    SIGSEGV,
+    SIGSTOP,
+    SYNCHRONOUS_MASK,
+    SigInfo,
+    child_info,
+    fault_info,
+    kill_info,
+)
+from guest.task import (
+    JOBCTL_STOP_CONSUME,
+    JOBCTL_STOP_DEQUEUED,
+    JOBCTL_STOP_PENDING,
+    JOBCTL_STOP_SIGMASK,
+    PF_EXITING,
+    PF_SIGNALED,
+    SIGNAL_CLD_CONTINUED,
+    SIGNAL_CLD_MASK,
+    SIGNAL_CLD_STOPPED,
+    SIGNAL_GROUP_EXIT,
+    SIGNAL_STOP_CONTINUED,
+    SIGNAL_STOP_STOPPED,
+    SIGNAL_UNKILLABLE,
+    SigAction,
+    SigPending,
+    Task,
+)
+from mm.errors import Errno
+
+if TYPE_CHECKING:
+    from guest.kernel import Kernel
+
+RLIMIT_SIGPENDING = 11
+_CLOCK_T = 10_000_000  # ns in a USER_HZ tick
+
+
+class KSignal:
+    """A signal about to run its handler (struct ksignal)."""
+
+    __slots__ = ("action", "info", "sig")
+
+    def __init__(self, sig: int, info: SigInfo, action: SigAction) -> None:
+        self.sig = sig
+        self.info = info
+        self.action = action
+
+
+# ---- the pending set
+
+
+def recalc_sigpending(task: Task) -> None:
+    """Set or clear TIF_SIGPENDING from what is pending and not blocked."""
+    pending = (task.pending.signal | task.signal.shared_pending.signal) & ~task.blocked
+    task.sigpending = bool(pending) or bool(task.jobctl & JOBCTL_STOP_PENDING)
+
+
+def set_current_blocked(task: Task, mask: int) -> None:
+    """Change the blocked set of the running task; SIGKILL and SIGSTOP stay out of it."""
+    mask &= ~SIG_KERNEL_ONLY_MASK
+    if task.blocked == mask:
+        return
+    if task.sigpending and len(task.signal.threads) > 1:
+        _retarget_shared_pending(task, mask & ~task.blocked)
+    task.blocked = mask
+    recalc_sigpending(task)
+
+
+def _retarget_shared_pending(task: Task, which: int) -> None:
+    """Other threads must take the shared signals that `task` will not."""
+    retarget = task.signal.shared_pending.signal & which
+    for thread in task.signal.threads:
+        if not retarget:
+            return
+        if thread is task or thread.flags & PF_EXITING or not retarget & ~thread.blocked:
+            continue
+        retarget &= thread.blocked
+        if not thread.sigpending:
+            signal_wake_up(thread, False)
+
+
+def _next_signal(pending: SigPending, mask: int) -> int:
+    """The signal to take first: synchronous ones, then the lowest number; 0 when none."""
+    ready = pending.signal & ~mask
+    if not ready:
+        return 0
+    if ready & SYNCHRONOUS_MASK:
+        ready &= SYNCHRONOUS_MASK
+    return (ready & -ready).bit_length()
+
+
+def _collect_signal(signo: int, pending: SigPending) -> SigInfo:
+    """Take one instance of `signo` off the queue."""
+    first = None
+    for info in pending.queue:
+        if info.signo == signo:
+            if first is not None:
+                pending.queue.remove(first)
+                return first
+            first = info
+    pending.signal &= ~(1 << (signo - 1))
+    if first is None:
+        return kill_info(signo, SI_USER, 0, 0)
+    pending.queue.remove(first)
+    return first
+
+
+def dequeue_signal(task: Task, mask: int) -> SigInfo | None:
+    """Take the next signal not in `mask`: the task's own first, then the process's."""
+    signo = _next_signal(task.pending, mask)
+    if signo:
+        info = _collect_signal(signo, task.pending)
+    else:
+        signo = _next_signal(task.signal.shared_pending, mask)
+        if signo:
+            info = _collect_signal(signo, task.signal.shared_pending)
+            if signo == SIGALRM:
+                task.kernel.timers.rearm_real(task.signal)
+    recalc_sigpending(task)
+    if not signo:
+        return None
+    if SIG_KERNEL_STOP_MASK >> (signo - 1) & 1:
+        task.jobctl |= JOBCTL_STOP_DEQUEUED
+    if info.code == -2:  # SI_TIMER
+        task.kernel.timers.rearm_posix(task.signal, info)
+    return info
+
+
+def _dequeue_synchronous_signal(task: Task) -> SigInfo | None:
+    """The first queued signal that an instruction of the task itself caused."""
+    pending = task.pending
+    if not pending.signal & ~task.blocked & SYNCHRONOUS_MASK:
+        return None
+    for info in pending.queue:
+        if info.code > SI_USER and SYNCHRONOUS_MASK >> (info.signo - 1) & 1:
+            pending.queue.remove(info)
+            if not any(other.signo == info.signo for other in pending.queue):
+                pending.signal &= ~(1 << (info.signo - 1))
+                recalc_sigpending(task)
+            return info
+    return None
+
+
+def flush_sigqueue_mask(pending: SigPending, mask: int) -> None:
+    """Forget pending signals in `mask`."""
+    if pending.signal & mask:
+        pending.signal &= ~mask
+        pending.queue = [info for info in pending.queue if not mask >> (info.signo - 1) & 1]
+
+
+# ---- sending
+
+
+def _handler_ignored(handler: int, signo: int) -> bool:
+    return handler == SIG_IGN or (handler == SIG_DFL and bool(SIG_KERNEL_IGNORE_MASK >> (signo - 1) & 1))
+
+
+def sig_ignored(task: Task, signo: int, force: bool) -> bool:
+    """Whether a signal can be dropped at once. A blocked one never: the action may change before it is unblocked."""
+    if (task.blocked | task.real_blocked) >> (signo - 1) & 1:
+        return False
+    handler = task.sighand.action[signo].handler
+    only = SIG_KERNEL_ONLY_MASK >> (signo - 1) & 1
+    if task is task.kernel.init and only:
+        return True
+    if task.signal.flags & SIGNAL_UNKILLABLE and handler == SIG_DFL and not (force and only):
+        return True
+    return _handler_ignored(handler, signo)
+
+
+def _prepare_signal(signo: int, task: Task, force: bool) -> bool:
+    """The effects of stop and continue signals, which happen when sent; False: drop the signal."""
+    signal = task.signal
+    if signal.flags & SIGNAL_GROUP_EXIT:
+        pass  # dying: nothing to do
+    elif SIG_KERNEL_STOP_MASK >> (signo - 1) & 1:
+        flush_sigqueue_mask(signal.shared_pending, 1 << (SIGCONT - 1))
+        for thread in signal.threads:
+            flush_sigqueue_mask(thread.pending, 1 << (SIGCONT - 1))
+    elif signo == SIGCONT:
+        flush_sigqueue_mask(signal.shared_pending, SIG_KERNEL_STOP_MASK)
+        for thread in signal.threads:
+            flush_sigqueue_mask(thread.pending, SIG_KERNEL_STOP_MASK)
+            _clear_stop_pending(thread)
+            if thread.state == TASK_STOPPED:
+                thread.sigpending = True  # so that get_signal() tells the parent
+                thread.kernel.wake_up(thread)
+        why = 0
+        if signal.flags & SIGNAL_STOP_STOPPED:
+            why = SIGNAL_CLD_CONTINUED
+        elif signal.group_stop_count:
+            why = SIGNAL_CLD_STOPPED
+        if why:
+            _set_stop_flags(signal, why | SIGNAL_STOP_CONTINUED)
+            signal.group_stop_count = 0
+            signal.group_exit_code = 0
+    return not sig_ignored(task, signo, force)
+
+
+def _set_stop_flags(signal: object, flags: int) -> None:
+    """signal_set_stop_flags(): the stop flags exclude each other; a dying group keeps its own."""
+    if not signal.flags & SIGNAL_GROUP_EXIT:  # type: ignore[attr-defined]
+        signal.flags = signal.flags & ~(SIGNAL_STOP_STOPPED | SIGNAL_STOP_CONTINUED | SIGNAL_CLD_MASK) | flags  # type: ignore[attr-defined]
+
+
+def _clear_stop_pending(task: Task) -> None:
+    task.jobctl &= ~(JOBCTL_STOP_PENDING | JOBCTL_STOP_CONSUME | JOBCTL_STOP_DEQUEUED)
+
+
+def signal_wake_up(task: Task, fatal: bool) -> None:
+    """Tell a task it has a signal; a fatal one also ends killable sleeps and stops."""
+    task.sigpending = True
+    if task.state == TASK_INTERRUPTIBLE or (fatal and task.state in (TASK_KILLABLE, TASK_STOPPED)):
+        task.kernel.wake_up(task)
+
+
+def _wants_signal(signo: int, task: Task) -> bool:
+    if task.blocked >> (signo - 1) & 1 or task.flags & PF_EXITING:
+        return False
+    if signo == SIGKILL:
+        return True
+    if task.state == TASK_STOPPED:
+        return False
+    return task is task.kernel.current or not task.sigpending
+
+
+def _complete_signal(signo: int, task: Task, group: bool) -> None:
+    """Choose the thread that takes the signal; a fatal signal takes all of them down."""
+    signal = task.signal
+    target = task
+    if not _wants_signal(signo, task):
+        if not group:
+            return
+        for thread in signal.threads:
+            if _wants_signal(signo, thread):
+                target = thread
+                break
+        else:
+            return
+    bit = 1 << (signo - 1)
+    fatal = not (SIG_KERNEL_IGNORE_MASK | SIG_KERNEL_STOP_MASK) & bit and (
+        task.sighand.action[signo].handler == SIG_DFL
+    )
+    unkillable = signal.flags & SIGNAL_UNKILLABLE and not SIG_KERNEL_ONLY_MASK & bit
+    if (
+        fatal
+        and not unkillable
+        and not signal.flags & SIGNAL_GROUP_EXIT
+        and not target.real_blocked & bit
+        and not SIG_KERNEL_COREDUMP_MASK & bit
+    ):
+        signal.flags = SIGNAL_GROUP_EXIT
+        signal.group_exit_code = signo
+        signal.group_stop_count = 0
+        for thread in signal.threads:
+            _clear_stop_pending(thread)
+            thread.pending.signal |= 1 << (SIGKILL - 1)
+            signal_wake_up(thread, True)
+        return
+    signal_wake_up(target, signo == SIGKILL)
+
+
+def send_signal(info: SigInfo, task: Task, group: bool, force: bool | None = None) -> int:
+    """Queue a signal for a process (`group`) or for one task (__send_signal()).
+
+    Args:
+        force: not to be ignored by init; by default exactly the kernel's own signals.
+
+    Returns:
+        0, or EAGAIN when a real-time signal found no room in the queue.
+    """
+    signo = info.signo
+    if force is None:
+        force = info.code == SI_KERNEL
+    if not _prepare_signal(signo, task, force):
+        return 0
+    pending = task.signal.shared_pending if group else task.pending
+    bit = 1 << (signo - 1)
+    if signo < SIGRTMIN and pending.signal & bit:
+        return 0
+    if signo != SIGKILL:
+        override = signo < SIGRTMIN and info.code >= 0
+        if override or task.kernel.queued_signals(task) < task.rlimit(RLIMIT_SIGPENDING):
+            pending.queue.append(info)
+        elif signo >= SIGRTMIN and info.code != SI_USER:
+            return errno.EAGAIN
+    pending.signal |= bit
+    task.kernel.notify_signalfd(task)
+    _complete_signal(signo, task, group)
+    return 0
+
+
+def force_sig_info(task: Task, info: SigInfo) -> None:
+    """A signal the task cannot escape: blocked or ignored, it takes the default action."""
+    action = task.sighand.action[info.signo]
+    bit = 1 << (info.signo - 1)
+    blocked = task.blocked & bit
+    if blocked or action.handler == SIG_IGN:
+        action.handler = SIG_DFL
+        if blocked:
+            task.blocked &= ~bit
+            recalc_sigpending(task)
+    if action.handler == SIG_DFL:
+        task.signal.flags &= ~SIGNAL_UNKILLABLE
+    send_signal(info, task, False)
+
+
+def force_sig(task: Task, signo: int) -> None:
+    """force_sig(): from the kernel, without an address."""
+    force_sig_info(task, kill_info(signo, SI_KERNEL, 0, 0))
+
+
+def force_sig_fault(task: Task, signo: int, code: int, address: int) -> None:
+    """force_sig_fault(): with the address that did it."""
+    force_sig_info(task, fault_info(signo, code, address))
+
+
+def force_sigsegv(task: Task, signo: int) -> None:
+    """Something went wrong while a signal was handled; if that was SIGSEGV itself, no handler gets another try."""
+    if signo == SIGSEGV:
+        task.sighand.action[SIGSEGV].handler = SIG_DFL
+    force_sig(task, SIGSEGV)
+
+
+def kill_ok_by_cred(sender: Task, task: Task) -> bool:
+    """Whether the sender's user ids allow it."""
+    cred, tcred = sender.cred, task.cred
+    return (
+        cred.euid in (tcred.suid, tcred.uid) or cred.uid in (tcred.suid, tcred.uid) or sender.capable(CAP_KILL)
+    )
+
+
+def check_kill_permission(sender: Task, signo: int, info: SigInfo, task: Task) -> None:
+    """Raises EINVAL for a signal number that is none, EPERM for one that may not be sent."""
+    if not 0 <= signo <= 64:
+        raise Errno(errno.EINVAL)
+    if info.code > 0:
+        return
+    if sender.tgid != task.tgid and not kill_ok_by_cred(sender, task):
+        if signo == SIGCONT and task.signal.session == sender.signal.session:
+            return
+        raise Errno(errno.EPERM)
+
+
+def group_send_sig_info(sender: Task, signo: int, info: SigInfo, task: Task) -> None:
+    """Check, then send to the process; signal 0 only checks."""
+    check_kill_permission(sender, signo, info, task)
+    if signo:
+        number = send_signal(info, task, True)
+        if number:
+            raise Errno(number)
+
+
+def kill_pgrp_info(sender: Task, signo: int, info: SigInfo, pgrp: int) -> None:
+    """Send to every process of a group; it succeeds when one did (__kill_pgrp_info())."""
+    success = False
+    number = errno.ESRCH
+    for task in list(sender.kernel.tasks.values()):
+        if task.group_leader is task and task.signal.pgrp == pgrp:
+            try:
+                group_send_sig_info(sender, signo, info, task)
+                success = True
+            except Errno as e:
+                number = e.number
+    if not success:
+        raise Errno(number)
+
+
+# ---- the parent's side
+
+
+def do_notify_parent(task: Task, signo: int) -> bool:
+    """Tell the parent a child died; True when it does not care and the child is to reap itself."""
+    parent = task.real_parent
+    if signo != SIGCHLD and task.parent_exec_id != parent.self_exec_id:
+        signo = SIGCHLD
+    status = task.exit_code & 0x7F
+    if task.exit_code & 0x80:
+        code = 3  # CLD_DUMPED
+    elif status:
+        code = 2  # CLD_KILLED
+    else:
+        code = 1  # CLD_EXITED
+        status = task.exit_code >> 8
+    signal = task.signal
+    info = child_info(
+        signo,
+        code,
+        task.pid,
+        task.cred.uid,
+        status,
+        (task.utime + signal.utime) // _CLOCK_T,
+        (task.stime + signal.stime) // _CLOCK_T,
+    )
+    autoreap = False
+    action = parent.sighand.action[SIGCHLD]
+    if signo == SIGCHLD and (action.handler == SIG_IGN or action.flags & 2):  # SA_NOCLDWAIT
+        autoreap = True
+        if action.handler == SIG_IGN:
+            signo = 0
+    if 0 < signo <= 64:
+        send_signal(info, parent, True, False)
+    wake_up_parent(parent)
+    return autoreap
+
+
+def wake_up_parent(parent: Task) -> None:
+    """Whoever of the parent's process waits for children looks again."""
+    parent.signal.wait_chldexit.wake_all()
+
+
+def do_notify_parent_cldstop(task: Task, why: int) -> None:
+    """Tell the parent that a child stopped or went on."""
+    leader = task.group_leader
+    parent = leader.real_parent
+    status = SIGCONT if why == CLD_CONTINUED else leader.signal.group_exit_code & 0x7F
+    info = child_info(
+        SIGCHLD, why, leader.pid, leader.cred.uid, status, leader.utime // _CLOCK_T, leader.stime // _CLOCK_T
+    )
+    action = parent.sighand.action[SIGCHLD]
+    if action.handler != SIG_IGN and not action.flags & SA_NOCLDSTOP:
+        send_signal(info, parent, True)
+    wake_up_parent(parent)
+
+
+# ---- stopping
+
+
+def _set_jobctl_pending(task: Task, mask: int) -> bool:
+    if task.fatal_signal_pending() or task.flags & PF_EXITING:
+        return False
+    task.jobctl = task.jobctl & ~JOBCTL_STOP_SIGMASK | mask
+    return True
+
+
+def _do_signal_stop(task: Task, signo: int) -> bool:
+    """Start or join a group stop. False: it was called off; otherwise Block is raised and the task sleeps in T."""
+    signal = task.signal
+    if not task.jobctl & JOBCTL_STOP_PENDING:
+        gstop = JOBCTL_STOP_PENDING | JOBCTL_STOP_CONSUME
+        if not task.jobctl & JOBCTL_STOP_DEQUEUED or signal_group_exit(task):
+            return False
+        if not signal.flags & SIGNAL_STOP_STOPPED:
+            signal.group_exit_code = signo
+        signal.group_stop_count = 0
+        if _set_jobctl_pending(task, signo | gstop):
+            signal.group_stop_count += 1
+        for thread in signal.threads:
+            if thread is not task and thread.state != TASK_STOPPED and _set_jobctl_pending(thread, signo | gstop):
+                signal.group_stop_count += 1
+                signal_wake_up(thread, False)
+    consume = task.jobctl & JOBCTL_STOP_CONSUME
+    _clear_stop_pending(task)
+    notify = False
+    if consume:
+        if signal.group_stop_count:
+            signal.group_stop_count -= 1
+        if not signal.group_stop_count and not signal.flags & SIGNAL_STOP_STOPPED:
+            _set_stop_flags(signal, SIGNAL_STOP_STOPPED)
+            notify = True
+    task.state = TASK_STOPPED
+    if notify:
+        do_notify_parent_cldstop(task, CLD_STOPPED)
+    raise Block
+
+
+def signal_group_exit(task: Task) -> bool:
+    """Whether the whole group is on its way out (or being replaced by an exec)."""
+    return bool(task.signal.flags & SIGNAL_GROUP_EXIT) or task.signal.group_exit_task is not None
+
+
+# ---- taking
+
+
+def get_signal(task: Task) -> KSignal | None:
+    """The next signal that has a handler; defaults are acted on here.
+
+    Raises:
+        Block: the task stopped.
+        TaskExit: it died.
+    """
+    signal = task.signal
+    if signal.flags & SIGNAL_CLD_MASK:
+        why = CLD_CONTINUED if signal.flags & SIGNAL_CLD_CONTINUED else CLD_STOPPED
+        signal.flags &= ~SIGNAL_CLD_MASK
+        do_notify_parent_cldstop(task, why)
+    if signal_group_exit(task):
+        task.pending.signal &= ~(1 << (SIGKILL - 1))
+        recalc_sigpending(task)
+        _die(task, kill_info(SIGKILL, SI_USER, 0, 0))
+    while True:
+        if task.jobctl & JOBCTL_STOP_PENDING:
+            _do_signal_stop(task, 0)
+        info = _dequeue_synchronous_signal(task) or dequeue_signal(task, task.blocked)
+        if info is None:
+            return None
+        signo = info.signo
+        action = task.sighand.action[signo]
+        if action.handler == SIG_IGN:
+            continue
+        if action.handler != SIG_DFL:
+            taken = action.copy()
+            if action.flags & SA_RESETHAND:
+                action.handler = SIG_DFL
+            return KSignal(signo, info, taken)
+        bit = 1 << (signo - 1)
+        if SIG_KERNEL_IGNORE_MASK & bit:
+            continue
+        if signal.flags & SIGNAL_UNKILLABLE and not SIG_KERNEL_ONLY_MASK & bit:
+            continue
+        if SIG_KERNEL_STOP_MASK & bit:
+            if signo != SIGSTOP and task.kernel.is_orphaned_pgrp(task.signal.pgrp):
+                continue
+            report(task, info, "stop", 0)
+            _do_signal_stop(task, signo)
+            continue
+        _die(task, info)
+
+
+def _die(task: Task, info: SigInfo) -> None:
+    """A fatal signal. No core file is written, so the core bit of the status stays clear, as with RLIMIT_CORE 0."""
+    from guest.exit import do_group_exit
+
+    task.flags |= PF_SIGNALED
+    core = SIG_KERNEL_COREDUMP_MASK >> (info.signo - 1) & 1
+    report(task, info, "core" if core else "terminate", 0)
+    task.kernel.last_fatal = (task.pid, info)
+    if core and not signal_group_exit(task):
+        # do_coredump() marks the group before it finds that the limit forbids the file.
+        task.signal.group_exit_code = info.signo
+        task.signal.flags = SIGNAL_GROUP_EXIT
+        for thread in task.signal.threads:
+            if thread is not task:
+                thread.pending.signal |= 1 << (SIGKILL - 1)
+                signal_wake_up(thread, True)
+    do_group_exit(task, info.signo)
+
+
+def report(task: Task, info: SigInfo, action: str, handler: int) -> None:
+    """Tell the listener."""
+    if task.system.listener is not None:
+        fault = SYNCHRONOUS_MASK >> (info.signo - 1) & 1 and info.code > 0
+        address = info.address if fault else 0
+        sender, uid = (0, 0) if fault else (info.pid, info.uid)
+        status = info.status if info.signo == SIGCHLD else 0
+        event = SignalDeliver(task.pid, info.signo, info.code, address, sender, action, handler, uid, status)
+        task.system.listener(event)
+
+
+def do_signal(kernel: Kernel, task: Task, code: int) -> None:
+    """Everything between the end of a trap and user code: restart rules, handlers, stops, death.
+
+    Args:
+        code: the ERESTART code the system call ended with, 0 for none.
+
+    Raises:
+        Block, TaskExit: the task leaves the CPU.
+    """
+    arch = kernel.arch
+    while True:
+        task.restart_code = code
+        ksig = get_signal(task) if task.sigpending else None
+        task.restart_code = 0
+        if ksig is None:
+            if code == ERESTART_RESTARTBLOCK:
+                arch.restart_by_block(kernel.cpu)
+            elif code:
+                arch.restart_syscall(kernel.cpu)
+            restore_saved_sigmask(task)
+            return
+        if code:
+            interrupted = code in (ERESTARTNOHAND, ERESTART_RESTARTBLOCK) or (
+                code == ERESTARTSYS and not ksig.action.flags & SA_RESTART
+            )
+            if interrupted:
+                kernel.cpu.regs[arch.result] = -errno.EINTR & 0xFFFFFFFFFFFFFFFF
+            else:
+                arch.restart_syscall(kernel.cpu)
+            code = 0
+        _handle_signal(kernel, task, ksig)
+        if not task.sigpending:
+            return
+
+
+def _handle_signal(kernel: Kernel, task: Task, ksig: KSignal) -> None:
+    """Build the handler's frame and block what its action says."""
+    old = task.blocked if task.saved_sigmask is None else task.saved_sigmask
+    report(task, ksig.info, "handler", ksig.action.handler)
+    try:
+        kernel.arch.setup_rt_frame(kernel, task, ksig, old)
+    except Errno:
+        force_sigsegv(task, ksig.sig)
+        return
+    task.saved_sigmask = None
+    blocked = task.blocked | ksig.action.mask
+    if not ksig.action.flags & SA_NODEFER:
+        blocked |= 1 << (ksig.sig - 1)
+    set_current_blocked(task, blocked)
+
+
+def restore_saved_sigmask(task: Task) -> None:
+    """Put back the mask a sigsuspend or ppoll replaced, when no handler's frame carries it."""
+    if task.saved_sigmask is not None:
+        mask, task.saved_sigmask = task.saved_sigmask, None
+        set_current_blocked(task, mask)
+
+
+def set_user_sigmask(task: Task, mask: int | None) -> None:
+    """For ppoll, pselect6, epoll_pwait: wait with another mask. Idempotent over re-runs of the handler."""
+    if mask is None or task.wait_state.get("sigmask"):
+        return
+    task.wait_state["sigmask"] = True
+    task.saved_sigmask = task.blocked
+    set_current_blocked(task, mask)
+
+
+def restore_saved_sigmask_unless(task: Task, interrupted: bool) -> None:
+    """Before such a call returns: the mask goes back at once, unless a signal is about to be handled."""
+    if not interrupted:
+        restore_saved_sigmask(task)
+
+
+# ---- the alternate stack
+
+
+def on_sig_stack(task: Task, sp: int) -> bool:
+    """Whether sp is on the alternate stack (never, with SS_AUTODISARM)."""
+    if task.sas_ss_flags & 1 << 31:
+        return False
+    return raw_on_sig_stack(task, sp)
+
+
+def raw_on_sig_stack(task: Task, sp: int) -> bool:
+    """__on_sig_stack(): by address alone."""
+    return sp > task.sas_ss_sp and sp - task.sas_ss_sp <= task.sas_ss_size
+
+
+def sas_ss_flags(task: Task, sp: int) -> int:
+    """SS_DISABLE, SS_ONSTACK or 0."""
+    if not task.sas_ss_size:
+        return 2
+    return 1 if on_sig_stack(task, sp) else 0
+
+
+def sas_ss_reset(task: Task) -> None:
+    """No alternate stack."""
+    task.sas_ss_sp = task.sas_ss_size = 0
+    task.sas_ss_flags = 2

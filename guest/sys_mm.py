@@ -1,0 +1,70 @@
+"""System calls of memory management: decoders; the work is in mm/."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from guest.syscalls import FULL, PARTIAL, Call
+from mm.brk import brk
+from mm.errors import Errno
+from mm.flags import MAP_ANONYMOUS, MAP_HUGETLB
+from mm.mmap import do_munmap, vm_mmap_pgoff
+from mm.mprotect import do_mprotect
+
+if TYPE_CHECKING:
+    from guest.task import Task
+
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+def s32(value: int) -> int:
+    """A register read as a C int."""
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value >> 31 else value
+
+
+def sys_mmap(task: Task, addr: int, length: int, prot: int, flags: int, fd: int, offset: int) -> int:
+    """mmap: EINVAL for an offset inside a page (sys_x86_64.c, sys.c), EBADF for a bad descriptor (ksys_mmap_pgoff)."""
+    mm = task.mm
+    assert mm is not None
+    arch = mm.arch
+    if offset & (arch.page_size - 1):
+        raise Errno(errno.EINVAL)
+    file = None
+    if not flags & MAP_ANONYMOUS:
+        file = task.files.get(s32(fd))
+        if flags & MAP_HUGETLB:
+            raise Errno(errno.EINVAL)  # not a hugetlbfs file
+    elif flags & MAP_HUGETLB:
+        raise Errno(errno.ENOMEM)  # no huge page was ever reserved
+    return vm_mmap_pgoff(mm, file, addr, length, prot, flags & ~0x1800, offset >> arch.page_shift)
+
+
+def sys_munmap(task: Task, addr: int, length: int) -> int:
+    """munmap."""
+    mm = task.mm
+    assert mm is not None
+    do_munmap(mm, mm.arch.untagged_addr(addr), length)
+    return 0
+
+
+def sys_mprotect(task: Task, start: int, length: int, prot: int) -> int:
+    """mprotect."""
+    do_mprotect(task, start, length, prot)
+    return 0
+
+
+def sys_brk(task: Task, addr: int) -> int:
+    """brk: the break in force; a refused one is no error."""
+    mm = task.mm
+    assert mm is not None
+    return brk(mm, addr)
+
+
+CALLS = (
+    Call("mmap", sys_mmap, PARTIAL, "no huge pages are reserved: MAP_HUGETLB is ENOMEM"),
+    Call("munmap", sys_munmap, FULL),
+    Call("mprotect", sys_mprotect, FULL),
+    Call("brk", sys_brk, FULL),
+)

@@ -1,0 +1,368 @@
+"""System calls of processes: who am I, fork, exec, exit, sessions, prctl, personality, limits."""
+
+from __future__ import annotations
+
+import errno
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from guest.cred import CAP_SETPCAP, CAP_SYS_ADMIN, CAP_SYS_RESOURCE, SECURE_KEEP_CAPS
+from guest.exec import do_execveat
+from guest.exit import do_exit, do_group_exit
+from guest.fork import CLONE_PIDFD, CLONE_VFORK, CLONE_VM, CSIGNAL, CloneArgs, kernel_clone
+from guest.siginfo import SIGCHLD
+from guest.sys_mm import s32
+from guest.syscalls import FULL, PARTIAL, Call
+from guest.task import RLIM_NLIMITS
+from mm.errors import Errno
+from mm.uaccess import access_ok, clear_user, copy_from_user, copy_to_user, get_user, put_user, strncpy_from_user
+
+if TYPE_CHECKING:
+    from guest.task import Task
+
+PATH_MAX = 4096
+AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH = 0x100, 0x1000
+_U64 = 0xFFFFFFFFFFFFFFFF
+_RLIMIT = Struct("<QQ")
+
+
+def sys_getpid(task: Task) -> int:
+    """getpid."""
+    return task.tgid
+
+
+def sys_gettid(task: Task) -> int:
+    """gettid."""
+    return task.pid
+
+
+def sys_getppid(task: Task) -> int:
+    """getppid."""
+    return task.real_parent.tgid
+
+
+def sys_fork(task: Task) -> int:
+    """fork."""
+    return kernel_clone(task, CloneArgs(0, SIGCHLD))
+
+
+def sys_vfork(task: Task) -> int:
+    """vfork."""
+    return kernel_clone(task, CloneArgs(CLONE_VFORK | CLONE_VM, SIGCHLD))
+
+
+def sys_clone_x86_64(task: Task, flags: int, newsp: int, parent_tid: int, child_tid: int, tls: int) -> int:
+    """clone, x86-64's argument order."""
+    flags &= 0xFFFFFFFF
+    return kernel_clone(task, CloneArgs(flags & ~CSIGNAL, flags & CSIGNAL, newsp, parent_tid, child_tid, tls))
+
+
+def sys_clone_arm64(task: Task, flags: int, newsp: int, parent_tid: int, tls: int, child_tid: int) -> int:
+    """clone, arm64's argument order (CONFIG_CLONE_BACKWARDS)."""
+    return sys_clone_x86_64(task, flags, newsp, parent_tid, child_tid, tls)
+
+
+def sys_clone3(task: Task, uargs: int, size: int) -> int:
+    """clone3: copy_clone_args_from_user() and clone3_args_valid()."""
+    if size > task.system.arch.page_size:
+        raise Errno(errno.E2BIG)
+    if size < 64:
+        raise Errno(errno.EINVAL)
+    image = copy_from_user(task, uargs, size)
+    if any(image[88:]):
+        raise Errno(errno.E2BIG)
+    words = Struct("<11Q").unpack(image[:88].ljust(88, b"\0"))
+    flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, _ = words
+    if set_tid_size > 32 or bool(set_tid) != bool(set_tid_size) or exit_signal & ~CSIGNAL or exit_signal > 64:
+        raise Errno(errno.EINVAL)
+    if flags & ~0x3FFFFFFFF or flags & 0x400000 or flags & (CSIGNAL & ~0x80):
+        raise Errno(errno.EINVAL)
+    if flags & 0x100000800 == 0x100000800 or (flags & 0x18000 and exit_signal):
+        raise Errno(errno.EINVAL)
+    if bool(stack) != bool(stack_size) or (stack and not access_ok(task, stack, stack_size)):
+        raise Errno(errno.EINVAL)
+    if flags & 0x200000000:
+        raise Errno(errno.EBADF)  # CLONE_INTO_CGROUP: there is no cgroup to name
+    if set_tid_size:
+        _check_set_tid(task, set_tid, set_tid_size)
+    args = CloneArgs(flags, exit_signal, stack + stack_size, parent_tid, child_tid, tls)
+    args.pidfd = pidfd
+    return kernel_clone(task, args)
+
+
+def _check_set_tid(task: Task, set_tid: int, size: int) -> None:
+    """alloc_pid() with a chosen pid."""
+    pid = s32(get_user(task, set_tid, 4))
+    if size > 1 or not 1 <= pid < task.kernel.pid_max:
+        raise Errno(errno.EINVAL)
+    if not task.capable(CAP_SYS_ADMIN):
+        raise Errno(errno.EPERM)
+    if task.kernel.find_task(pid) is not None:
+        raise Errno(errno.EEXIST)
+    task.kernel.next_pid = pid
+
+
+def _path(task: Task, address: int, empty: bool = False) -> bytes:
+    """getname(). Raises Errno(EFAULT), ENAMETOOLONG, ENOENT for an empty one."""
+    path = strncpy_from_user(task, address, PATH_MAX)
+    if not path and not empty:
+        raise Errno(errno.ENOENT)
+    return path
+
+
+def sys_execve(task: Task, filename: int, argv: int, envp: int) -> int:
+    """execve."""
+    path = _path(task, filename)
+    return do_execveat(task, path, argv, envp, lambda: task.kernel.vfs.open_exec(task, path), False)
+
+
+def sys_execveat(task: Task, fd: int, filename: int, argv: int, envp: int, flags: int) -> int:
+    """execveat."""
+    fd, flags = s32(fd), s32(flags)
+    path = _path(task, filename, bool(flags & AT_EMPTY_PATH))
+    if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
+        raise Errno(errno.EINVAL)
+    name = path
+    inaccessible = False
+    if fd != AT_FDCWD and path[:1] != b"/":
+        name = b"/dev/fd/%d" % fd + (b"/" + path if path else b"")
+        inaccessible = fd in task.files.close_on_exec_fds
+    lookup = (0 if flags & AT_SYMLINK_NOFOLLOW else 1) | (0x4000 if flags & AT_EMPTY_PATH else 0)
+    return do_execveat(
+        task, name, argv, envp, lambda: task.kernel.vfs.open_exec(task, path, fd, lookup), inaccessible
+    )
+
+
+def sys_exit(task: Task, code: int) -> int:
+    """exit: this thread."""
+    do_exit(task, (code & 0xFF) << 8)
+    return 0
+
+
+def sys_exit_group(task: Task, code: int) -> int:
+    """exit_group: the process."""
+    do_group_exit(task, (code & 0xFF) << 8)
+    return 0
+
+
+def sys_set_tid_address(task: Task, address: int) -> int:
+    """set_tid_address."""
+    task.clear_child_tid = address
+    return task.pid
+
+
+# ---- process groups and sessions
+
+
+def sys_setpgid(task: Task, pid: int, pgid: int) -> int:
+    """setpgid."""
+    pid, pgid = s32(pid), s32(pgid)
+    leader = task.group_leader
+    if not pid:
+        pid = leader.pid
+    if not pgid:
+        pgid = pid
+    if pgid < 0:
+        raise Errno(errno.EINVAL)
+    kernel = task.kernel
+    target = kernel.find_task(pid)
+    if target is None:
+        raise Errno(errno.ESRCH)
+    if target.group_leader is not target:
+        raise Errno(errno.EINVAL)
+    if target.real_parent.tgid == task.tgid:
+        if target.signal.session != task.signal.session:
+            raise Errno(errno.EPERM)
+        if target.did_exec:
+            raise Errno(errno.EACCES)
+    elif target is not leader:
+        raise Errno(errno.ESRCH)
+    if target.signal.leader:
+        raise Errno(errno.EPERM)
+    if pgid != pid and not any(
+        other.signal.pgrp == pgid and other.signal.session == task.signal.session
+        for other in kernel.tasks.values()
+        if other.group_leader is other
+    ):
+        raise Errno(errno.EPERM)
+    target.signal.pgrp = pgid
+    return 0
+
+
+def _of_pid(task: Task, pid: int) -> Task:
+    pid = s32(pid)
+    target = task if not pid else task.kernel.find_task(pid)
+    if target is None:
+        raise Errno(errno.ESRCH)
+    return target
+
+
+def sys_getpgid(task: Task, pid: int) -> int:
+    """getpgid."""
+    return _of_pid(task, pid).signal.pgrp
+
+
+def sys_getpgrp(task: Task) -> int:
+    """getpgrp."""
+    return task.signal.pgrp
+
+
+def sys_getsid(task: Task, pid: int) -> int:
+    """getsid."""
+    return _of_pid(task, pid).signal.session
+
+
+def sys_setsid(task: Task) -> int:
+    """setsid."""
+    leader = task.group_leader
+    pid = leader.pid
+    if leader.signal.leader or any(
+        other.signal.pgrp == pid for other in task.kernel.tasks.values() if other.group_leader is other
+    ):
+        raise Errno(errno.EPERM)
+    leader.signal.leader = True
+    leader.signal.session = leader.signal.pgrp = pid
+    leader.signal.tty = None
+    return pid
+
+
+# ---- limits
+
+
+def _do_prlimit(task: Task, target: Task, resource: int, new: tuple[int, int] | None) -> tuple[int, int]:
+    """do_prlimit(): the old limits. Raises Errno(EINVAL), EPERM."""
+    if resource >= RLIM_NLIMITS:
+        raise Errno(errno.EINVAL)
+    limit = target.rlim[resource]
+    old = (limit[0], limit[1])
+    if new is not None:
+        if new[0] > new[1]:
+            raise Errno(errno.EINVAL)
+        if resource == 7 and new[1] > task.kernel.nr_open:
+            raise Errno(errno.EPERM)
+        if new[1] > limit[1] and not task.capable(CAP_SYS_RESOURCE):
+            raise Errno(errno.EPERM)
+        limit[0], limit[1] = new
+    return old
+
+
+def sys_prlimit64(task: Task, pid: int, resource: int, new_rlim: int, old_rlim: int) -> int:
+    """prlimit64."""
+    new = _RLIMIT.unpack(copy_from_user(task, new_rlim, 16)) if new_rlim else None
+    target = _of_pid(task, pid)
+    if target is not task:
+        cred, tcred = task.cred, target.cred
+        same = {cred.uid} == {tcred.euid, tcred.suid, tcred.uid} and {cred.gid} == {tcred.egid, tcred.sgid, tcred.gid}
+        if not same and not task.capable(CAP_SYS_RESOURCE):
+            raise Errno(errno.EPERM)
+    old = _do_prlimit(task, target, resource & 0xFFFFFFFF, new)
+    if old_rlim:
+        copy_to_user(task, old_rlim, _RLIMIT.pack(*old))
+    return 0
+
+
+def sys_getrlimit(task: Task, resource: int, rlim: int) -> int:
+    """getrlimit."""
+    copy_to_user(task, rlim, _RLIMIT.pack(*_do_prlimit(task, task, resource & 0xFFFFFFFF, None)))
+    return 0
+
+
+def sys_setrlimit(task: Task, resource: int, rlim: int) -> int:
+    """setrlimit."""
+    _do_prlimit(task, task, resource & 0xFFFFFFFF, _RLIMIT.unpack(copy_from_user(task, rlim, 16)))
+    return 0
+
+
+# ---- odds and ends
+
+
+def sys_personality(task: Task, personality: int) -> int:
+    """personality."""
+    old = task.personality
+    personality &= 0xFFFFFFFF
+    if personality != 0xFFFFFFFF:
+        task.personality = personality
+    return old
+
+
+def sys_arch_prctl(task: Task, option: int, value: int) -> int:
+    """arch_prctl."""
+    return task.kernel.arch.arch_prctl(task.kernel, task, s32(option), value)
+
+
+def sys_set_robust_list(task: Task, head: int, length: int) -> int:
+    """set_robust_list."""
+    if length != 24:
+        raise Errno(errno.EINVAL)
+    task.robust_list = head
+    return 0
+
+
+def sys_get_robust_list(task: Task, pid: int, head_ptr: int, len_ptr: int) -> int:
+    """get_robust_list."""
+    target = _of_pid(task, pid)
+    put_user(task, len_ptr, 24, 8)
+    put_user(task, head_ptr, target.robust_list, 8)
+    return 0
+
+
+def sys_rseq(task: Task, address: int, length: int, flags: int, sig: int) -> int:
+    """rseq: registration. A task is never migrated or preempted inside a critical section here."""
+    flags, sig, length = s32(flags), sig & 0xFFFFFFFF, length & 0xFFFFFFFF
+    if flags & 1:  # RSEQ_FLAG_UNREGISTER
+        if flags & ~1 or task.rseq != address or not task.rseq or length != 32:
+            raise Errno(errno.EINVAL)
+        if task.rseq_sig != sig:
+            raise Errno(errno.EPERM)
+        _rseq_ids(task, 0, 0xFFFFFFFF)
+        task.rseq = task.rseq_sig = 0
+        return 0
+    if flags:
+        raise Errno(errno.EINVAL)
+    if task.rseq:
+        if task.rseq != address or length != 32:
+            raise Errno(errno.EINVAL)
+        raise Errno(errno.EPERM if task.rseq_sig != sig else errno.EBUSY)
+    if address & 31 or length != 32:
+        raise Errno(errno.EINVAL)
+    if not access_ok(task, address, length):
+        raise Errno(errno.EFAULT)
+    task.rseq, task.rseq_len, task.rseq_sig = address, length, sig
+    _rseq_ids(task, 0, 0)
+    return 0
+
+
+def _rseq_ids(task: Task, cpu_id_start: int, cpu_id: int) -> None:
+    put_user(task, task.rseq, cpu_id_start, 4)
+    put_user(task, task.rseq + 4, cpu_id, 4)
+
+
+CALLS = (
+    Call("getpid", sys_getpid, FULL),
+    Call("gettid", sys_gettid, FULL),
+    Call("getppid", sys_getppid, FULL),
+    Call("fork", sys_fork, FULL),
+    Call("vfork", sys_vfork, FULL),
+    Call("clone", sys_clone_x86_64, PARTIAL, "one namespace of each kind", "x86_64"),
+    Call("clone", sys_clone_arm64, PARTIAL, "one namespace of each kind", "aarch64"),
+    Call("clone3", sys_clone3, PARTIAL, "one namespace of each kind, no cgroups"),
+    Call("execve", sys_execve, FULL),
+    Call("execveat", sys_execveat, FULL),
+    Call("exit", sys_exit, FULL),
+    Call("exit_group", sys_exit_group, FULL),
+    Call("set_tid_address", sys_set_tid_address, FULL),
+    Call("setpgid", sys_setpgid, FULL),
+    Call("getpgid", sys_getpgid, FULL),
+    Call("getpgrp", sys_getpgrp, FULL),
+    Call("getsid", sys_getsid, FULL),
+    Call("setsid", sys_setsid, FULL),
+    Call("prlimit64", sys_prlimit64, FULL),
+    Call("getrlimit", sys_getrlimit, FULL),
+    Call("setrlimit", sys_setrlimit, FULL),
+    Call("personality", sys_personality, FULL),
+    Call("arch_prctl", sys_arch_prctl, PARTIAL, "no ARCH_MAP_VDSO_64", "x86_64"),
+    Call("set_robust_list", sys_set_robust_list, FULL),
+    Call("get_robust_list", sys_get_robust_list, FULL),
+    Call("rseq", sys_rseq, PARTIAL, "registered; no critical section is ever interrupted"),
+)

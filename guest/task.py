@@ -1,0 +1,236 @@
+"""Tasks and what the tasks of a process share.
+
+    Task --signal--> SignalStruct   one per process: limits, process group, shared pending signals, children's times
+      |---sighand--> Sighand        the 64 actions
+      |---pending    SigPending     signals for this very task
+      |---cred       Cred           who it is
+      +---mm, files, fs             address space (mm/), open files and folders (vfs)
+
+All plain and picklable: no closures, no engine handles.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from guest.sched import TASK_RUNNING, WaitQueue
+from guest.siginfo import SIGCHLD, SIGKILL
+from mm.types import TaskStruct
+
+if TYPE_CHECKING:
+    from guest.cred import Cred
+    from guest.kernel import Kernel
+    from guest.siginfo import SigInfo
+
+PF_EXITING = 0x4
+PF_FORKNOEXEC = 0x40
+PF_SUPERPRIV = 0x100
+PF_SIGNALED = 0x400
+PF_RANDOMIZE = 0x400000
+
+SIGNAL_STOP_STOPPED = 0x1
+SIGNAL_STOP_CONTINUED = 0x2
+SIGNAL_GROUP_EXIT = 0x4
+SIGNAL_CLD_STOPPED = 0x10
+SIGNAL_CLD_CONTINUED = 0x20
+SIGNAL_CLD_MASK = SIGNAL_CLD_STOPPED | SIGNAL_CLD_CONTINUED
+SIGNAL_UNKILLABLE = 0x40
+
+JOBCTL_STOP_SIGMASK = 0xFFFF
+JOBCTL_STOP_DEQUEUED = 1 << 16
+JOBCTL_STOP_PENDING = 1 << 17
+JOBCTL_STOP_CONSUME = 1 << 18
+
+RLIM_NLIMITS = 16
+_INFINITY = 0xFFFFFFFFFFFFFFFF
+
+
+class SigAction:
+    """What to do on one signal (struct k_sigaction)."""
+
+    __slots__ = ("flags", "handler", "mask", "restorer")
+
+    def __init__(self, handler: int = 0, flags: int = 0, restorer: int = 0, mask: int = 0) -> None:
+        self.handler = handler  # SIG_DFL, SIG_IGN or an address
+        self.flags = flags
+        self.restorer = restorer
+        self.mask = mask
+
+    def copy(self) -> SigAction:
+        """A copy that may be changed."""
+        return SigAction(self.handler, self.flags, self.restorer, self.mask)
+
+
+class Sighand:
+    """The actions; index is the signal number, 0 unused."""
+
+    __slots__ = ("action", "count")
+
+    def __init__(self) -> None:
+        self.action = [SigAction() for _ in range(65)]
+        self.count = 1  # tasks that share it
+
+    def copy(self) -> Sighand:
+        """The actions of a new process."""
+        new = Sighand.__new__(Sighand)
+        new.action = [action.copy() for action in self.action]
+        new.count = 1
+        return new
+
+
+class SigPending:
+    """Signals sent and not yet taken: `signal` is their set, `queue` what is known of each, oldest first."""
+
+    __slots__ = ("queue", "signal")
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self.queue: list[SigInfo] = []
+
+
+class SignalStruct:
+    """State of a process (struct signal_struct)."""
+
+    def __init__(self, rlim: list[list[int]]) -> None:
+        self.threads: list[Task] = []  # live threads, oldest first
+        self.shared_pending = SigPending()
+        self.rlim = rlim
+        self.flags = 0  # SIGNAL_*
+        self.group_exit_code = 0
+        self.group_stop_count = 0
+        self.group_exit_task: Task | None = None  # an exec that waits for the other threads
+        self.wait_chldexit = WaitQueue("a child")
+        self.pgrp = 0
+        self.session = 0
+        self.leader = False  # of its session
+        self.tty: Any = None  # controlling terminal
+        self.is_child_subreaper = False
+        self.has_child_subreaper = False
+        self.oom_score_adj = 0
+        self.oom_score_adj_min = 0
+        self.live = 1
+        self.it_real_incr = 0  # ITIMER_REAL, ns
+        self.it_real_expires = 0  # CLOCK_MONOTONIC ns; 0 is off
+        self.it = [[0, 0], [0, 0]]  # ITIMER_VIRTUAL, ITIMER_PROF: [expiry in process CPU ns or 0, interval]
+        self.posix_timers: dict[int, Any] = {}
+        self.next_posix_timer_id = 0
+        self.maxrss = 0  # pages
+        self.cmaxrss = 0
+        # What dead threads left behind, and what waited-for children left behind.
+        self.utime = self.stime = self.cutime = self.cstime = 0
+        self.min_flt = self.maj_flt = self.cmin_flt = self.cmaj_flt = 0
+        self.nvcsw = self.nivcsw = self.cnvcsw = self.cnivcsw = 0
+
+
+def default_rlimits(stack: int, processes: int) -> list[list[int]]:
+    """INIT_RLIMITS (include/asm-generic/resource.h), `processes` being max_threads / 2."""
+    rlim = [[_INFINITY, _INFINITY] for _ in range(RLIM_NLIMITS)]
+    rlim[3] = [stack, _INFINITY]
+    rlim[4] = [0, _INFINITY]  # CORE
+    rlim[6] = [processes, processes]  # NPROC
+    rlim[7] = [1024, 4096]  # NOFILE
+    rlim[8] = [65536, 65536]  # MEMLOCK
+    rlim[11] = [processes, processes]  # SIGPENDING
+    rlim[12] = [819200, 819200]  # MSGQUEUE
+    rlim[13] = [0, 0]  # NICE
+    rlim[14] = [0, 0]  # RTPRIO
+    return rlim
+
+
+class Task(TaskStruct):
+    """One thread of execution (struct task_struct)."""
+
+    def __init__(self, kernel: Kernel, pid: int) -> None:
+        super().__init__(kernel.system)
+        self.kernel = kernel
+        self.pid = pid
+        self.tgid = pid
+        self.state = TASK_RUNNING  # letter of /proc/PID/stat
+        self.exit_state = ""  # "", "Z" or "X"
+        self.exit_code = 0  # as wait4 shows it
+        self.exit_signal = SIGCHLD
+        self.flags = 0  # PF_*
+        self.cpu_state = b""  # registers while not on the CPU
+        self.files: Any = None
+        self.fs: Any = None
+        self.cred: Cred
+        self.signal: SignalStruct
+        self.sighand: Sighand
+        self.group_leader: Task = self
+        self.real_parent: Task = self
+        self.children: list[Task] = []  # oldest first
+        self.pending = SigPending()
+        self.blocked = 0
+        self.real_blocked = 0  # the mask to go back to during rt_sigtimedwait
+        self.saved_sigmask: int | None = None  # set: TIF_RESTORE_SIGMASK
+        self.sas_ss_sp = self.sas_ss_size = 0
+        self.sas_ss_flags = 2  # SS_DISABLE
+        self.jobctl = 0
+        self.sigpending = False  # TIF_SIGPENDING
+        self.restart_block: tuple[Any, ...] | None = None  # (function, arguments...) of restart_syscall
+        # A system call that sleeps.
+        self.in_call = False  # the call must be run again when the task runs
+        self.restart_code = 0  # an ERESTART code whose signal is not yet settled (the task was stopped)
+        self.wait_state: dict[str, Any] = {}  # what the handler keeps between its runs
+        self.waiting_on: tuple[WaitQueue, ...] = ()
+        self.deadline: int | None = None
+        # Faults, as the signal frame shows them: x86-64 trapno, err, cr2; arm64 fault_address, fault_code (esr).
+        self.trap_nr = self.error_code = self.cr2 = 0
+        self.saved_rf = 0  # EFLAGS.RF as a fault pushes it, during the trap
+        self.fault_address = self.fault_code = 0
+        self.set_child_tid = self.clear_child_tid = 0
+        self.in_settid = False  # set_child_tid is still to be written
+        self.robust_list = 0
+        self.vfork_done: WaitQueue | None = None  # whoever vforked waits here
+        self.did_exec = False
+        self.in_execve = False
+        self.no_new_privs = False
+        self.pdeath_signal = 0
+        self.timer_slack_ns = 50_000
+        self.policy = 0
+        self.rt_priority = 0
+        self.nice = 0
+        self.utime = self.stime = 0  # ns
+        self.start_time = 0  # ns since boot
+        self.nvcsw = self.nivcsw = 0
+        self.rseq = 0
+        self.rseq_len = 0
+        self.rseq_sig = 0
+        self.io_context = 0  # ioprio
+        self.self_exec_id = 0
+        self.parent_exec_id = 0
+
+    def __repr__(self) -> str:
+        return f"<Task {self.pid} {self.comm} {self.state}>"
+
+    @property
+    def ppid(self) -> int:
+        """Process id of the parent."""
+        return self.real_parent.tgid
+
+    def signal_pending(self) -> bool:
+        """Whether a signal should end an interruptible sleep (TIF_SIGPENDING)."""
+        return self.sigpending
+
+    def fatal_signal_pending(self) -> bool:
+        """Whether a SIGKILL is pending (how every fatal signal arrives)."""
+        return self.sigpending and bool(self.pending.signal >> (SIGKILL - 1) & 1)
+
+    def capable(self, cap: int) -> bool:
+        """capable(): whether the capability is effective; using one is remembered."""
+        if self.cred.cap_effective >> cap & 1:
+            self.flags |= PF_SUPERPRIV
+            return True
+        return False
+
+    def is_randomized(self) -> bool:
+        """PF_RANDOMIZE: this program's addresses were randomised."""
+        return bool(self.flags & PF_RANDOMIZE)
+
+    def set_randomize(self, on: bool) -> None:
+        """Set or clear PF_RANDOMIZE."""
+        self.flags = self.flags | PF_RANDOMIZE if on else self.flags & ~PF_RANDOMIZE
+
+    def rlimit(self, resource: int) -> int:
+        """The soft limit."""
+        return self.rlim[resource][0]

@@ -1,0 +1,108 @@
+"""Timers on the virtual clock: ITIMER_REAL, ITIMER_VIRTUAL and ITIMER_PROF, POSIX timers (kernel/time/itimer.c).
+
+`next` is the earliest expiry; every trap compares the clock with it, and nothing else is done for timers until then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from guest.siginfo import SI_KERNEL, SIGALRM, SIGPROF, SIGVTALRM, SigInfo, kill_info
+
+if TYPE_CHECKING:
+    from guest.kernel import Kernel
+    from guest.task import SignalStruct
+
+NEVER = 1 << 63
+
+
+class Timers:
+    """All timers of one machine."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.next = NEVER  # CLOCK_MONOTONIC ns
+        self.signals: list[SignalStruct] = []  # processes that have an armed timer
+
+    def armed(self) -> bool:
+        """Whether any timer is running."""
+        return self.next != NEVER
+
+    def update(self, signal: SignalStruct) -> None:
+        """A process changed its timers."""
+        wanted = bool(signal.it_real_expires or signal.it[0][0] or signal.it[1][0] or signal.posix_timers)
+        if wanted and signal not in self.signals:
+            self.signals.append(signal)
+        elif not wanted and signal in self.signals:
+            self.signals.remove(signal)
+        self._recompute()
+
+    def drop(self, signal: SignalStruct) -> None:
+        """The process is gone (exit_itimers())."""
+        signal.it_real_expires = signal.it_real_incr = 0
+        signal.it = [[0, 0], [0, 0]]
+        signal.posix_timers = {}
+        self.update(signal)
+
+    def _recompute(self) -> None:
+        self.next = NEVER
+        now = self.kernel.clock.now
+        for signal in self.signals:
+            if signal.it_real_expires:
+                self.next = min(self.next, signal.it_real_expires)
+            for which in (0, 1):
+                if signal.it[which][0]:
+                    left = max(signal.it[which][0] - self.cpu_time(signal, which), 0)
+                    self.next = min(self.next, now + left)
+            for timer in signal.posix_timers.values():
+                if timer.expires:
+                    self.next = min(self.next, timer.expires)
+
+    @staticmethod
+    def cpu_time(signal: SignalStruct, which: int) -> int:
+        """CPU time of the process, ns: user (0) or user and system (1)."""
+        total = signal.utime + (signal.stime if which else 0)
+        for task in signal.threads:
+            total += task.utime + (task.stime if which else 0)
+        return total
+
+    def run(self) -> None:
+        """Deliver what is due, wake sleepers whose time has come."""
+        from guest.signal import send_signal
+
+        now = self.kernel.clock.now
+        for signal in list(self.signals):
+            if not signal.threads:
+                continue
+            leader = signal.threads[0].group_leader
+            if signal.it_real_expires and signal.it_real_expires <= now:
+                signal.it_real_expires = 0
+                send_signal(kill_info(SIGALRM, SI_KERNEL, 0, 0), leader, True)
+            for which, signo in ((0, SIGVTALRM), (1, SIGPROF)):
+                expires, interval = signal.it[which]
+                if expires and expires <= self.cpu_time(signal, which):
+                    signal.it[which][0] = expires + interval if interval else 0
+                    send_signal(kill_info(signo, SI_KERNEL, 0, 0), leader, True)
+            for timer in list(signal.posix_timers.values()):
+                if timer.expires and timer.expires <= now:
+                    timer.fire(self.kernel, signal)
+            if not (signal.it_real_expires or signal.it[0][0] or signal.it[1][0] or signal.posix_timers):
+                self.signals.remove(signal)
+        self._recompute()
+        if self.next <= now:
+            self.next = now + 1
+        self.kernel.expire_sleeps()
+
+    def rearm_real(self, signal: SignalStruct) -> None:
+        """SIGALRM was taken: an interval timer starts its next period (in dequeue_signal())."""
+        if signal.it_real_incr and not signal.it_real_expires:
+            now = self.kernel.clock.now
+            signal.it_real_expires = now + signal.it_real_incr
+            self.update(signal)
+
+    def rearm_posix(self, signal: SignalStruct, info: SigInfo) -> None:
+        """A POSIX timer's signal was taken: its overrun count starts again."""
+        ident = int.from_bytes(info.fields[0:4], "little", signed=True)
+        timer: Any = signal.posix_timers.get(ident)
+        if timer is not None:
+            timer.queued = None
