@@ -11,6 +11,7 @@ and for a leaf the virtual address it serves and the area that belongs to.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from mm.types import MmStruct
 
 DECODERS = {"x86_64": "emu.draw_arch_x86_64", "aarch64": "emu.draw_arch_arm64"}
+
+ADDRESS_DIGITS = 12  # of a virtual address
+BITS_WIDTH = 32  # columns of the names of bits
 
 
 def decoder_of(name: str) -> Any:
@@ -125,21 +129,36 @@ def table_counts(mm: MmStruct) -> dict[str, int]:
     return counts
 
 
-def entry_line(mm: MmStruct, entry: Entry, colour: bool = False, indent: bool = True) -> str:
-    """One line of the drawing."""
-    below = mm.arch.level_names[entry.level + 1] if not entry.leaf else ""
-    target = f"frame {entry.pfn:#x}" if entry.leaf else f"{below} table {entry.pfn << mm.arch.page_shift:#x}"
-    bits = draw.paint(" ".join(entry.bits), draw.CYAN if entry.leaf else draw.GREY, colour)
-    left = ("  " * entry.level if indent else "") + f"{entry.name}[{entry.index:03x}]"
-    line = f"{left:<{8 + 2 * len(mm.arch.level_shifts)}} @{entry.where:08x}  {entry.raw:016x} -> {target:<20} {bits}"
-    if not entry.leaf:
-        return line
-    what = ""
-    if entry.pfn == mm.system.zero_pfn:
-        what = "zero page "
-    vma = next((vma for vma in draw.areas(mm) if vma.vm_start <= entry.address < vma.vm_end), None)
-    name = "" if vma is None else draw.name_of(vma) or "anonymous"
-    return f"{line}   {draw.paint(f'{entry.address:x}', draw.BLUE, colour)} {what}{name}"
+def entry_line(mm: MmStruct, entry: Entry, what: str = "", colour: bool = False) -> str:
+    """One line of the drawing; `what` is the area a leaf belongs to."""
+    levels = mm.arch.level_names
+    target = (
+        f"frame {entry.pfn:#x}"
+        if entry.leaf
+        else f"{levels[entry.level + 1]} table {entry.pfn << mm.arch.page_shift:#x}"
+    )
+    left = f"{'  ' * entry.level}{entry.name}[{entry.index:03x}]"
+    address = draw.paint(f"{entry.address:0{ADDRESS_DIGITS}x}", draw.BLUE if entry.leaf else draw.GREY, colour)
+    bits = draw.paint(f"{' '.join(entry.bits):<{BITS_WIDTH}}", draw.CYAN if entry.leaf else draw.GREY, colour)
+    line = f"{left:<{8 + 2 * len(levels)}} {address}  @{entry.where:08x}  {entry.raw:016x} -> {target:<20} {bits}"
+    return f"{line} {what}".rstrip()
+
+
+class Names:
+    """What lies at an address: the area's name. Made once for a drawing."""
+
+    def __init__(self, mm: MmStruct) -> None:
+        self._areas = list(draw.areas(mm))
+        self._starts = [vma.vm_start for vma in self._areas]
+        self._zero = mm.system.zero_pfn
+
+    def of(self, entry: Entry) -> str:
+        """For a leaf, its area, and whether the frame is the zero page; else nothing."""
+        at = bisect_right(self._starts, entry.address) - 1
+        if not entry.leaf or at < 0 or entry.address >= self._areas[at].vm_end:
+            return ""
+        name = draw.name_of(self._areas[at]) or "anonymous"
+        return f"{name} (zero page)" if entry.pfn == self._zero else name
 
 
 def tables_text(mm: MmStruct, colour: bool = False) -> str:
@@ -150,9 +169,10 @@ def tables_text(mm: MmStruct, colour: bool = False) -> str:
     head = f"{arch.level_names[0]} table at {mm.pgd << arch.page_shift:#x}"
     lines = [f"{head}: {arch.name}, {draw.size_text(arch.page_size)} pages"]
     leaves = 0
+    names = Names(mm)
     for entry in entries(mm):
         leaves += entry.leaf
-        lines.append(entry_line(mm, entry, colour))
+        lines.append(entry_line(mm, entry, names.of(entry), colour))
     counts = ", ".join(f"{count} {name}" for name, count in table_counts(mm).items())
     lines.append(draw.paint(decoder_of(arch.name).BITS_HELP, draw.GREY, colour))
     lines.append(draw.paint(f"tables: {counts}; {leaves} mapped entries", draw.GREY, colour))

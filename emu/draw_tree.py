@@ -47,7 +47,9 @@ def tree_text(mm: MmStruct, colour: bool = False) -> str:
     depth = depth_of(root)
     lines: list[str] = []
     _text(root, "", "──", lines, 2 * depth, _address_width(mm), colour)
-    last = f"{mm.map_count} areas, {depth} levels, black height {black_height(root)}"
+    last = (
+        f"{mm.map_count} areas, {depth} levels, black height {black_height(root)}; gap: largest hole below the subtree"
+    )
     return "\n".join([*lines, draw.paint(last, draw.GREY, colour)])
 
 

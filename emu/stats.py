@@ -33,6 +33,13 @@ FAULT_NAMES = {
 }
 
 
+def about_to_end(event: Any) -> bool:
+    """Whether its task makes its last step: the `exit` event itself comes when the memory is gone."""
+    if event.kind == "syscall_enter":
+        return event.name in ("exit_group", "exit")
+    return event.kind == "signal" and event.action in ("terminate", "core")
+
+
 class LastLook:
     """Calls `look(task)` when the first program is about to end, while its memory is still there."""
 
@@ -45,11 +52,7 @@ class LastLook:
         """Any event; those that end the first program are looked at."""
         if self.done:
             return
-        kind = event.kind
-        ends = (kind == "syscall_enter" and event.name in ("exit_group", "exit")) or (
-            kind == "signal" and event.action in ("terminate", "core")
-        )
-        if ends:
+        if about_to_end(event):
             task = self._first()
             if task is not None and event.pid == task.pid and task.mm is not None:
                 self.done = True
@@ -90,7 +93,7 @@ class Stats:
             self.calls += 1
         elif kind == "signal":
             self.signals[event.signal] = self.signals.get(event.signal, 0) + 1
-        elif kind == "exit":
+        if about_to_end(event):
             self._count_cache(self.machine.kernel.tasks.get(event.pid))
         self._last_look(event)
 

@@ -4,7 +4,7 @@
 the call fills when it comes back, so a call that sleeps is visible; when another process speaks meanwhile, the line is
 cut with `<unfinished ...>` and taken up by `<... NAME resumed>`. The start of a writing call is held back until it
 returns, so that the program's own output does not land in the middle of a line. Memory is read with
-access_process_vm(): tracing causes no fault, moves no counter and sets no accessed bit.
+emu/peek.py: tracing causes no fault, moves no counter and sets no accessed bit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from emu import strace_calls, strace_constants
+from emu.peek import peek
 from emu.strace_structs import pointer_array
 from emu.strace_values import Syscall, quote, signal_name
 
@@ -76,7 +77,7 @@ class Strace:
         if event.name in NEVER_RETURN:
             self._end(") ", "= ?")
             return
-        self._pending[pid] = Pending(call, len(shown))
+        self._pending[pid] = Pending(call, len(shown) - (shown[-1:] == [""]))
         self._held = event.name in HELD_BACK
         self._flush()
 
@@ -90,8 +91,7 @@ class Strace:
         if pending.cut or self._line_pid != event.pid:
             self._begin(event.pid, f"<... {call.name} resumed>")
         texts = strace_calls.argument_texts(call, on_entry=False)[pending.printed :]
-        separator = ", " if texts and pending.printed else ""
-        self._end(f"{separator}{', '.join(texts)}) ", f"= {strace_calls.shown_result(call)}")
+        self._end(f"{', '.join(texts)}) ", f"= {strace_calls.shown_result(call)}")
 
     def signal(self, event: Any) -> None:
         """A signal is delivered."""
@@ -177,14 +177,13 @@ class Strace:
             return Syscall(name or event.name, event.args if args is None else args, lambda address, count: b"", None)
         if self._abi is None:
             self._abi = abi_of(mm.arch.name)
-        from mm.uaccess import access_process_vm
-
-        def peek(address: int, count: int) -> bytes:
-            """What can be read of the caller's memory as it is at that moment."""
-            mm = task.mm
-            return b"" if mm is None else bytes(access_process_vm(mm, address, count))
-
-        call = Syscall(name or event.name, event.args if args is None else args, peek, self._abi, mm.arch.page_size)
+        call = Syscall(
+            name or event.name,
+            event.args if args is None else args,
+            lambda at, n: peek(task.mm, at, n),
+            self._abi,
+            mm.arch.page_size,
+        )
         call.sp = self._machine.kernel.cpu.regs[self._abi.SP_REGISTER]
         return call
 

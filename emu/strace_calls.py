@@ -488,24 +488,27 @@ def mremap_params(call: Syscall) -> Params:
 
 
 def argument_texts(call: Syscall, on_entry: bool) -> list[str]:
-    """The arguments as text; on entry only those in front of the first one the call fills."""
+    """The arguments as text; on entry only those in front of the first one the call fills.
+
+    An empty text at the end says that more will follow: joined, it leaves the comma there that strace prints too.
+    """
     special = SPECIAL.get(call.name)
     if special is not None:
         ready, function = special
-        return function(call)[:ready] if on_entry else function(call)
+        shown = function(call)
+        return [*shown[:ready], ""] if on_entry and len(shown) > ready else shown
     params = mremap_params(call) if call.name == "mremap" else CALLS.get(call.name)
     if params is None:
         return [show_hex(call, value) for value in call.args]
-    shown: list[str] = []
+    shown = []
     for param, value in zip(params, call.args, strict=False):
-        if isinstance(param, Out):
-            if on_entry:
-                break
-            text = param.show(call, value)
-        else:
-            text = param(call, value)
-        if text is not None:
-            shown.append(text)
+        text = param.show(call, value) if isinstance(param, Out) else param(call, value)
+        if text is None:
+            continue
+        if on_entry and isinstance(param, Out):
+            shown.append("")
+            break
+        shown.append(text)
     return shown
 
 

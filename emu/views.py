@@ -184,9 +184,10 @@ class Walk:
         return (leaf.pfn << self.mm.arch.page_shift) + offset
 
     def __repr__(self) -> str:
-        from emu.draw_pagetables import entry_line
+        from emu.draw_pagetables import Names, entry_line
 
-        lines = [entry_line(self.mm, entry) for entry in self.entries]
+        names = Names(self.mm)
+        lines = [entry_line(self.mm, entry, names.of(entry)) for entry in self.entries]
         physical = self.physical
         end = "not mapped" if physical is None else f"physical {physical:#x}"
         return "\n".join([f"virtual {self.address:#x}", *lines, end])

@@ -1,0 +1,59 @@
+"""Reading a guest's memory as a tool does: nothing is faulted in, counted or marked.
+
+A page the program has not touched yet has no page-table entry; what would be there is known all the same: zeroes, or
+the file's bytes. A tracer on a real kernel sees those through ptrace, so strace here must too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mm.flags import VM_READ
+from mm.uaccess import access_process_vm
+
+if TYPE_CHECKING:
+    from mm.types import MmStruct, VmAreaStruct
+
+
+def peek(mm: MmStruct | None, address: int, count: int) -> bytes:
+    """Up to `count` bytes at `address`; it stops where nothing is mapped."""
+    found = b""
+    while mm is not None and len(found) < count:
+        at = address + len(found)
+        piece = access_process_vm(mm, at, count - len(found))
+        if not piece:
+            vma = _area(mm, at)
+            if vma is None:
+                break
+            size = mm.arch.page_size
+            piece = _untouched(vma, at, min(count - len(found), size - at % size))
+            if not piece:
+                break
+        found += piece
+    return found
+
+
+def _area(mm: MmStruct, address: int) -> VmAreaStruct | None:
+    """The readable VMA at `address`, found without find_vma(): the vmacache must not notice."""
+    node = mm.mm_rb.rb_node
+    while node is not None:
+        if address < node.vm_start:
+            node = node.rb_left
+        elif address >= node.vm_end:
+            node = node.rb_right
+        else:
+            return node if node.vm_flags & VM_READ else None
+    return None
+
+
+def _untouched(vma: VmAreaStruct, address: int, count: int) -> bytes:
+    """What a fault would bring in."""
+    if vma.vm_file is None:
+        return bytes(count) if vma.vm_ops is None else b""
+    from mm.shmem import shmem_read
+
+    arch = vma.vm_mm.arch
+    position = (vma.vm_pgoff << arch.page_shift) + address - vma.vm_start
+    data = shmem_read(vma.vm_file.f_mapping, position, count)
+    inside = -(-vma.vm_file.f_mapping.i_size // arch.page_size) * arch.page_size
+    return data.ljust(min(count, max(0, inside - position)), b"\0")
