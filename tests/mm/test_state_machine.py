@@ -40,13 +40,14 @@ from mm.uaccess import copy_from_user, copy_to_user
 from mm.validate import validate_mm
 from mm.validate_pages import validate_system
 
-WINDOW = 24  # pages that the operations work on, so that they meet
-HEAP = 12
+WINDOW = 16  # pages that the operations work on, so that they meet
+HEAP = 6
 PROCESSES = 4
-PROTS = st.sampled_from([0, PROT_READ, PROT_WRITE, PROT_READ | PROT_WRITE, PROT_READ | PROT_EXEC])
+RW = PROT_READ | PROT_WRITE
+PROTS = st.sampled_from([RW, RW, RW, PROT_READ, PROT_READ, 0, PROT_WRITE, PROT_READ | PROT_EXEC])
 
 pages = st.integers(0, WINDOW - 1)
-counts = st.integers(1, 10)
+counts = st.integers(1, 8)
 bytes_ = st.integers(1, 255)
 
 
@@ -207,6 +208,21 @@ class AddressSpaces(RuleBasedStateMachine):
             for n, page in self.now.model.items()
         }
         self.processes.append(Process(task, model, self.now.heap))
+
+    @precondition(lambda self: len(self.processes) < PROCESSES)
+    @rule(value=bytes_, child_first=st.booleans())
+    def fork_and_store(self, value: int, child_first: bool) -> None:
+        """Either side stores to every page first; then both look at all of theirs."""
+        parent = self.now
+        self.fork()
+        child = self.processes[-1]
+        for process in (child, parent) if child_first else (parent, child):
+            self.switch(self.processes.index(process))
+            self.store_everywhere(value)
+            value = value % 255 + 1
+        for process in (child, parent):
+            self.switch(self.processes.index(process))
+            self.load_everywhere()
 
     @rule(which=st.integers(0, PROCESSES - 1))
     def switch(self, which: int) -> None:
