@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from emu.errors import EngineError, PagewalkError
 from emu.uclib import (
     CTL_CPU_MODEL,
+    CTL_TB_FLUSH,
     CTL_TB_REMOVE_CACHE,
     CTL_TLB_FLUSH,
     CTL_USE_EXITS,
@@ -178,6 +179,7 @@ class Engine:
     def attach(self, kernel: Kernel) -> None:
         """Serve traps with `kernel` from now on."""
         self._remove_hooks()
+        self.kernel = kernel
         self._install(kernel)
 
     def _install(self, kernel: Kernel) -> None:
@@ -197,6 +199,9 @@ class Engine:
         if self._flush:
             self._flush = False
             uc_ctl(handle, CTL_TLB_FLUSH)
+        mm = self.kernel.current.mm
+        if mm is not None and (mm.tlb_flush_pending or mm.icache_pending):
+            self.sync_mm(mm)
         status = uc_emu_start(handle, self.regs[self.PC], 0, 0, count)
         if not self._left:
             uc_context_save(handle, self.context)
@@ -245,6 +250,10 @@ class Engine:
         """Forget every translation, before user code runs again."""
         self._flush = True
 
+    def flush_code(self) -> None:
+        """Forget all translated code: somebody wrote to memory behind the engine's back."""
+        check(uc_ctl(self.handle, CTL_TB_FLUSH), "flushing translated code")
+
     def sync_mm(self, mm: MmStruct) -> None:
         """Do at once what `mm` asks of the MMU: the flush of this trap, then the pages that became code."""
         if mm.tlb_flush_pending:
@@ -279,6 +288,7 @@ class Engine:
 
     # ---- Cpu: state of a task
 
+    kernel: Kernel  # who serves the traps
     regs: memoryview[int]
     _state: memoryview[int]  # the part of the context that belongs to a task
     _fresh = b""  # _state as execve leaves it

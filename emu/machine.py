@@ -1,0 +1,479 @@
+"""The machine: RAM, CPU and kernel put together, and the loop that lets tasks run.
+
+    m = Machine(stdout="capture")
+    m.load("images/x86_64/hello")
+    end = m.run()                      # Exit(status=0, signal=0, reason='exit')
+
+RAM and CPU are built by `load`, because the program decides the architecture. The loop leaves the engine only when the
+running task must give up the CPU:
+
+    schedule() -> load its registers, its page tables -> resume() -> engine.run() --need_resched--> schedule() ...
+
+Others end a run from outside through a watcher thread (`emu/watch.py`): Ctrl-C, `stop()`, the timeout.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import TYPE_CHECKING, Any
+
+from emu.errors import STATUS_CANNOT_RUN, STATUS_NOT_FOUND, EngineError, PagewalkError
+from emu.program import ELF_MAGIC, architecture, explain_death, explain_exec, host_path, inspect
+from emu.watch import Watcher
+from guest.arch import make as make_guest_arch
+from guest.config import Config
+from guest.kernel import Kernel
+from guest.sched import Deadlock
+from mm.errors import Errno
+from mm.system import System
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from emu.engine import Engine
+    from guest.task import Task
+    from mm.arch import Arch
+
+PAGE_SIZES = {"x86_64": (4096,), "aarch64": (4096, 16384, 65536)}
+MIN_RAM = 4 << 20
+RAM_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE has a name from Python 3.13 on
+SOLO_SLICE = 3_000_000  # instructions a lone task runs counted before the engine goes back to full speed
+SIGSEGV = 11
+
+
+class Exit:
+    """How a run ended.
+
+    `status` and `signal` are the first program's, as wait() gives them. `reason`: "exit" (it ended), "stop" (`stop()`),
+    "until" (the awaited event came), "timeout", "max_instructions".
+    """
+
+    __slots__ = ("reason", "signal", "status")
+
+    def __init__(self, status: int = 0, signal: int = 0, reason: str = "exit") -> None:
+        self.status = status
+        self.signal = signal
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"Exit(status={self.status}, signal={self.signal}, reason={self.reason!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Exit):
+            return NotImplemented
+        return (self.status, self.signal, self.reason) == (other.status, other.signal, other.reason)
+
+    __hash__ = None  # type: ignore[assignment] # compared by value, changed by nobody, kept in no set
+
+
+def cpu_models() -> dict[str, list[str]]:
+    """CPU models by architecture, the default one first."""
+    from emu.arch_arm64 import Arm64Engine
+    from emu.arch_x86_64 import X86Engine
+
+    return {"x86_64": list(X86Engine.MODELS), "aarch64": list(Arm64Engine.MODELS)}
+
+
+def make_arch(name: str, page_size: int | None, la57: bool) -> Arch:
+    """Geometry of the page tables. Raises PagewalkError for a page size the architecture lacks."""
+    if name not in PAGE_SIZES:
+        raise PagewalkError(f"unknown architecture '{name}'; known: {', '.join(PAGE_SIZES)}")
+    size = page_size or 4096
+    if size not in PAGE_SIZES[name]:
+        known = ", ".join(f"{known >> 10}k" for known in PAGE_SIZES[name])
+        raise PagewalkError(f"page size {size >> 10}k does not exist on {name}; it has {known}")
+    if name == "x86_64":
+        from mm import arch_x86_64
+
+        return arch_x86_64.make(la57)
+    if la57:
+        raise PagewalkError(f"five-level page tables (la57) do not exist on {name}")
+    from mm import arch_arm64
+
+    return arch_arm64.make(size)
+
+
+def make_engine(system: System, model: str | None) -> Engine:
+    """The CPU. Raises PagewalkError."""
+    if system.arch.name == "x86_64":
+        from emu.arch_x86_64 import X86Engine
+
+        return X86Engine(system, model)
+    from emu.arch_arm64 import Arm64Engine
+
+    return Arm64Engine(system, model)
+
+
+class Machine:
+    """One emulated computer.
+
+    Args:
+        arch: "x86_64" or "aarch64"; None: the program's.
+        page_size: bytes; None: 4096.
+        la57: five-level page tables (x86-64).
+        ram: bytes of guest memory; the host pays for what is touched.
+        cpu: CPU model, see `cpu_models()`.
+        root: host folder that is the guest's /; None: the guest sees its program, /proc, /dev and /tmp only.
+        rw: writes under `root` reach the host.
+        mounts: (host, guest, "ro" or "rw").
+        env: environment of the program.
+        uid, gid: whom it runs as.
+        aslr: seed of address space randomisation; None: off.
+        stack: soft stack limit, bytes.
+        stdin: None: the host's; bytes: that content; int: a host descriptor.
+        stdout, stderr: "inherit", "capture" (see `output`, `errors`) or a host descriptor.
+        check: validate invariants of memory management: 0 never, 1 after changes, 2 after every fault and call.
+        quantum: instructions a task may run while others wait; None: the kernel's.
+        seed: of everything random but addresses.
+
+    Raises:
+        PagewalkError: from `load` on, with one line of explanation.
+    """
+
+    def __init__(
+        self,
+        arch: str | None = None,
+        *,
+        page_size: int | None = None,
+        la57: bool = False,
+        ram: int = 1 << 30,
+        cpu: str | None = None,
+        root: str | None = None,
+        rw: bool = False,
+        mounts: tuple[tuple[str, str, str], ...] = (),
+        env: dict[str, str] | None = None,
+        uid: int = 0,
+        gid: int = 0,
+        aslr: int | None = None,
+        stack: int = 8 << 20,
+        stdin: bytes | int | None = None,
+        stdout: str | int = "inherit",
+        stderr: str | int = "inherit",
+        check: int = 0,
+        quantum: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._arch_name = arch
+        self._page_size = page_size
+        self._la57 = la57
+        self._ram_size = ram
+        self._model = cpu
+        self._check = check
+        self._quantum = quantum
+        self.config = Config(
+            root=root, rw=rw, mounts=tuple(mounts), env=env or {}, uid=uid, gid=gid, aslr=aslr, stack=stack, seed=seed,
+            stdin="inherit" if stdin is None else stdin, stdout=stdout, stderr=stderr,
+        )  # fmt: skip
+        self.instructions: int | None = None  # executed so far, where the run was counted from its start
+        self._listeners: list[tuple[Callable[[Any], None], tuple[str, ...]]] = []
+        self._stop = ""  # why the run must end
+        self._watcher: Watcher | None = None
+        self._loaded: Task | None = None  # whose registers the engine holds
+        self._mm: Any = None  # whose page tables it walks
+        self._solo = 0  # instructions a lone task still runs counted
+        if arch is not None:
+            self._build(arch)
+
+    # ---- building
+
+    def _build(self, name: str) -> None:
+        """RAM, memory management, CPU, kernel."""
+        arch = make_arch(name, self._page_size, self._la57)
+        size = self._ram_size
+        if size < MIN_RAM:
+            raise PagewalkError(f"{size} bytes of RAM are too small; the machine needs at least {MIN_RAM >> 20}M")
+        if size % 65536:
+            raise PagewalkError(f"{size} bytes of RAM are not a multiple of 64k")
+        try:
+            self._memory = mmap.mmap(-1, size, flags=RAM_FLAGS)
+        except (OSError, OverflowError) as e:
+            raise PagewalkError(f"the host has no {size >> 20}M of memory for RAM ({e})") from None
+        try:
+            self.system = System(arch, memoryview(self._memory))
+            self.engine = make_engine(self.system, self._model)
+            guest_arch = make_guest_arch(name, self.engine.hwcap, self.engine.hwcap2)
+            self.kernel = Kernel(self.system, guest_arch, self.engine, self.config)
+        except MemoryError as e:
+            raise PagewalkError(f"{size >> 20}M of RAM are too small ({e})") from None
+        except OSError as e:
+            raise PagewalkError(f"{e.filename or self.config.root}: {e.strerror}") from None
+        self.system.validate_level = self._check
+        if self._quantum is not None:
+            self.kernel.quantum = self._quantum
+        self.engine.attach(self.kernel)
+        self._listen()
+
+    def load(self, program: str | bytes, argv: list[str] | list[bytes] | None = None) -> Task:
+        """Exec a program as the machine's first.
+
+        Args:
+            program: path (in `root` where there is one, else on the host), or the bytes of an ELF file.
+            argv: its arguments with argv[0]; None: the path alone.
+
+        Raises:
+            PagewalkError: with the exit status a shell would give: 127 not found, 126 cannot be run.
+        """
+        config = self.config
+        if isinstance(program, bytes) and program[:4] == ELF_MAGIC:
+            name, image, shown = architecture(program, "program"), program, "program"
+        else:
+            shown = os.fsdecode(program)
+            name, image = inspect(shown, config.root, config.mounts), None
+        if not hasattr(self, "kernel"):
+            self._build(name)
+        elif name != self.system.arch.name:
+            raise PagewalkError(f"{shown}: a program for {name} on a machine of {self.system.arch.name}", 126)
+        if self.kernel.first is not None:
+            raise PagewalkError("the machine has a program already")
+        path = os.fsencode(shown)
+        if image is not None:
+            path = self.kernel.vfs.add_program(b"program", None, image)
+        elif config.root is None and not config.mounts:
+            path = self.kernel.vfs.add_program(os.fsencode(os.path.basename(shown)), shown, None)
+        arguments = [os.fsencode(word) for word in (argv if argv is not None else [shown])]
+        environment = [os.fsencode(f"{key}={value}") for key, value in (config.env or {}).items()]
+        return self._exec(path, arguments, environment, shown, image)
+
+    def _exec(self, path: bytes, argv: list[bytes], env: list[bytes], shown: str, image: bytes | None) -> Task:
+        """Start the program; say why when exec refuses it or kills it."""
+        try:
+            task = self.kernel.start(path, argv, env)
+        except Errno as e:
+            status = STATUS_NOT_FOUND if e.number == 2 else STATUS_CANNOT_RUN
+            why = explain_exec(self._beginning(shown, image), self.system.arch.page_size, e.number)
+            raise PagewalkError(f"{shown}: {why}", status) from None
+        if task.exit_state and self.kernel.exit_status == SIGSEGV:
+            why = explain_death(self._beginning(shown, image), self.system.arch.page_size)
+            raise PagewalkError(f"{shown}: {why}", STATUS_CANNOT_RUN)
+        return task
+
+    def _beginning(self, shown: str, image: bytes | None) -> bytes:
+        """The first page or so of the program, for explanations."""
+        if image is not None:
+            return image[:8192]
+        path = host_path(shown, self.config.root, self.config.mounts)
+        try:
+            with open(path or "", "rb") as file:
+                return file.read(8192)
+        except OSError:
+            return b""
+
+    # ---- running
+
+    def run(
+        self,
+        until: str | Callable[[Any], bool] | None = None,
+        max_instructions: int | None = None,
+        timeout: float | None = None,
+    ) -> Exit:
+        """Run until the program ends, or one of the arguments says stop. Can be called again to go on.
+
+        Args:
+            until: "syscall", a kind of event, or a function of an event that says whether it is the one.
+            max_instructions: stop after so many (about three times slower: the engine counts).
+            timeout: seconds of the host's clock.
+
+        Raises:
+            PagewalkError: every task waits for something that cannot happen.
+            KeyboardInterrupt: Ctrl-C.
+        """
+        if getattr(self, "kernel", None) is None or self.kernel.first is None:
+            raise PagewalkError("no program is loaded")
+        if self._watcher is not None:
+            raise PagewalkError("the machine is running already")
+        self._stop = ""
+        unsubscribe = self.subscribe(self._awaited(until)) if until is not None else None
+        if max_instructions is not None and self.instructions is None:
+            self.instructions = 0
+        self._watcher = Watcher(self, timeout)
+        try:
+            ended = self._loop(max_instructions)
+        finally:
+            watcher, self._watcher = self._watcher, None
+            watcher.close()
+            if unsubscribe is not None:
+                unsubscribe()
+        if not ended:
+            if self._stop == "interrupt":
+                raise KeyboardInterrupt
+            return Exit(reason=self._stop)
+        status = self.kernel.exit_status or 0
+        return Exit(status >> 8 & 0xFF, status & 0x7F)
+
+    def step(self) -> Exit | None:
+        """Run one instruction of the current task; how the program ended, or None while it lives."""
+        end = self.run(max_instructions=1)
+        return end if end.reason == "exit" else None
+
+    def _awaited(self, until: str | Callable[[Any], bool]) -> Callable[[Any], None]:
+        """A listener that stops the run at the event `until` describes."""
+        kind = "syscall_enter" if until == "syscall" else until
+
+        def listen(event: Any) -> None:
+            if event.kind == kind if isinstance(kind, str) else kind(event):
+                self.stop("until")
+
+        return listen
+
+    def _loop(self, budget: int | None) -> bool:
+        """Schedule and run. True: nothing is left to run; False: `_stop` says why not."""
+        kernel, engine = self.kernel, self.engine
+        while not self._stop:
+            if kernel.need_resched or self._loaded is not kernel.current:
+                try:
+                    task = kernel.schedule()
+                except Deadlock as e:
+                    if kernel.exit_status is not None:
+                        return True  # what the program left behind sleeps for good
+                    raise PagewalkError(f"nothing can ever run again: {e}") from None
+                if task is None:
+                    return True
+                self._switch(task)
+                if not kernel.resume(task):
+                    continue
+            self._use_tables(kernel.current)
+            count = self._slice(budget)
+            if self._stop:
+                break
+            engine.run(count)
+            if count:
+                executed = engine.executed(count)
+                if self.instructions is not None:
+                    self.instructions += executed
+                if budget is not None:
+                    budget -= executed
+                    if budget <= 0:
+                        self._stop = self._stop or "max_instructions"
+                self._solo -= executed
+                if executed >= count and not kernel.need_resched and not self._stop and kernel.wants_quantum():
+                    kernel.quantum_expired(executed)
+        return False
+
+    def _slice(self, budget: int | None) -> int:
+        """How many instructions to run at most; 0: no limit.
+
+        Counting and not counting need differently translated code, and changing over throws all of it away. So a task
+        that is alone again goes on counted for a while, in case another wakes up.
+        """
+        if self.kernel.wants_quantum():
+            self._solo = SOLO_SLICE
+            count = self.kernel.quantum
+        elif self._solo > 0:
+            count = self._solo
+        else:
+            count = 0
+        if budget is not None:
+            count = min(count or budget, budget)
+        elif self.instructions is not None:
+            self.instructions = None  # from here on nobody counts
+        return count
+
+    def _switch(self, task: Task) -> None:
+        """Put `task` on the CPU."""
+        loaded = self._loaded
+        if loaded is not task:
+            if loaded is not None:
+                loaded.cpu_state = self.engine.save_state()
+            self.engine.load_state(task.cpu_state)
+            self._loaded = task
+        self._use_tables(task)
+
+    def _use_tables(self, task: Task) -> None:
+        """Walk the tables of `task`; an exec has given it others."""
+        mm = task.mm
+        if mm is not self._mm and mm is not None:
+            self._mm = mm
+            mm.tlb_flush_pending = False  # changing over forgets everything
+            self.engine.set_root(mm.pgd)
+
+    def stop(self, reason: str = "stop") -> None:
+        """End the run soon, from any thread or from a listener. Without a run, nothing happens."""
+        watcher = self._watcher
+        if watcher is not None:
+            self._stop = self._stop or reason
+            watcher.wake()
+
+    # ---- looking in
+
+    @property
+    def task(self) -> Task:
+        """The first program's task."""
+        task = self.kernel.first
+        if task is None:
+            raise PagewalkError("no program is loaded")
+        return task
+
+    @property
+    def output(self) -> bytes:
+        """What the guest wrote to standard output, when it is captured."""
+        return bytes(self.kernel.vfs.output)
+
+    @property
+    def errors(self) -> bytes:
+        """What the guest wrote to standard error, when it is captured."""
+        return bytes(self.kernel.vfs.errors)
+
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes of the current task's memory as far as they are present; no fault, no accessed bit."""
+        from mm.uaccess import access_process_vm
+
+        mm = self.kernel.current.mm
+        return access_process_vm(mm, address, size) if mm is not None else b""
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write into the current task's memory as its kernel would. Raises Errno(EFAULT)."""
+        from mm.uaccess import copy_to_user
+
+        copy_to_user(self.kernel.current, address, data)
+        self.engine.flush_code()
+
+    def subscribe(self, listener: Callable[[Any], None], *kinds: str) -> Callable[[], None]:
+        """Call `listener(event)` for events of these kinds (none: all). Returns a function that ends it."""
+        entry = (listener, kinds)
+        self._listeners.append(entry)
+        self._listen()
+
+        def unsubscribe() -> None:
+            if entry in self._listeners:
+                self._listeners.remove(entry)
+                self._listen()
+
+        return unsubscribe
+
+    def _listen(self) -> None:
+        """Give mm/ and guest/ the one listener that serves all of ours, or none."""
+        if not hasattr(self, "system"):
+            return
+        listeners = self._listeners
+        if not listeners:
+            self.system.listener = None
+        elif len(listeners) == 1 and not listeners[0][1]:
+            self.system.listener = listeners[0][0]
+        else:
+
+            def emit(event: Any) -> None:
+                kind = event.kind
+                for listener, kinds in tuple(listeners):
+                    if not kinds or kind in kinds:
+                        listener(event)
+
+            self.system.listener = emit
+
+    # ---- the end
+
+    def close(self) -> None:
+        """Free engine, RAM and host descriptors. Closing twice is allowed."""
+        if self._watcher is not None:
+            raise EngineError("the machine is running; stop it first")
+        if hasattr(self, "kernel"):
+            self.kernel.vfs.close()
+            self.engine.close()
+            self._loaded = self._mm = None
+            del self.kernel, self.engine, self.system, self._memory
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
