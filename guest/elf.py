@@ -28,7 +28,7 @@ from mm.flags import (
 )
 from mm.mmap import do_munmap, vm_mmap
 from mm.stack import find_extend_vma
-from mm.uaccess import clear_user, copy_to_user, put_user
+from mm.uaccess import clear_user, copy_to_user, put_user, strncpy_from_user
 
 if TYPE_CHECKING:
     from guest.exec import Bprm
@@ -491,16 +491,14 @@ class ElfLoader:
 
     def _pointers(self, sp: int, address: int, count: int) -> tuple[int, int]:
         """An argv or envp array: pointers to the strings from `address` on, and a null."""
-        from mm.uaccess import strnlen_user
-
         task = self.task
         for _ in range(count):
             put_user(task, sp, address, 8)
             sp += 8
-            length = strnlen_user(task, address, 32 * self.page_size)
-            if not length or length > 32 * self.page_size:
-                raise Errno(errno.EINVAL)
-            address += length
+            try:
+                address += len(strncpy_from_user(task, address, 32 * self.page_size)) + 1
+            except Errno:
+                raise Errno(errno.EINVAL) from None
         put_user(task, sp, 0, 8)
         return sp + 8, address
 

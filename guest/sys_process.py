@@ -106,6 +106,8 @@ def _check_set_tid(task: Task, set_tid: int, size: int) -> None:
 def _path(task: Task, address: int, empty: bool = False) -> bytes:
     """getname(). Raises Errno(EFAULT), ENAMETOOLONG, ENOENT for an empty one."""
     path = strncpy_from_user(task, address, PATH_MAX)
+    if len(path) == PATH_MAX:
+        raise Errno(errno.ENAMETOOLONG)
     if not path and not empty:
         raise Errno(errno.ENOENT)
     return path

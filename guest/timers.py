@@ -44,6 +44,19 @@ class Timers:
         signal.posix_timers = {}
         self.update(signal)
 
+    def drop_posix(self, signal: SignalStruct) -> None:
+        """An exec: POSIX timers and their queued signals go, interval timers stay (exit_itimers())."""
+        from guest.siginfo import SI_TIMER
+
+        signal.posix_timers = {}
+        for pending in (signal.shared_pending, *(thread.pending for thread in signal.threads)):
+            dropped = [info.signo for info in pending.queue if info.code == SI_TIMER]
+            pending.queue = [info for info in pending.queue if info.code != SI_TIMER]
+            for signo in dropped:
+                if not any(info.signo == signo for info in pending.queue):
+                    pending.signal &= ~(1 << (signo - 1))
+        self.update(signal)
+
     def _recompute(self) -> None:
         self.next = NEVER
         now = self.kernel.clock.now
