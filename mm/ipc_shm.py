@@ -47,7 +47,7 @@ CAP_IPC_OWNER = 15
 
 
 class ShmidKernel:
-    """One segment (struct shmid_kernel with its kern_ipc_perm). Times in seconds since 1970, pids are thread group ids."""
+    """One segment (struct shmid_kernel and its kern_ipc_perm). Times in seconds since 1970, pids are thread groups."""
 
     def __init__(self, key: int, mode: int, shm_file: ShmemFile, size: int) -> None:
         self.key = key
@@ -284,7 +284,7 @@ def shm_destroy_orphaned(ns: IpcNamespace) -> None:
 
 
 def exit_shm(ns: IpcNamespace, task: TaskStruct) -> None:
-    """A task ends: its segments lose their creator, and with kernel.shm_rmid_forced they go where nobody is attached."""
+    """A task ends: its segments lose their creator, and go if kernel.shm_rmid_forced is set and nobody is attached."""
     for shp in list(ns.ids.values()):
         if shp.shm_creator is task:
             shp.shm_creator = None
