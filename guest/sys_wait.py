@@ -1,0 +1,270 @@
+"""wait4 and waitid: what became of the children (the second half of kernel/exit.c); getrusage and times."""
+
+from __future__ import annotations
+
+import errno
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from guest.exit import release_task
+from guest.sched import TASK_ZOMBIE, sleep_on
+from guest.siginfo import CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SIGCHLD, SIGCONT
+from guest.sys_mm import s32
+from guest.syscalls import FULL, Call
+from guest.task import SIGNAL_GROUP_EXIT, SIGNAL_STOP_CONTINUED, SIGNAL_STOP_STOPPED
+from mm.errors import Errno
+from mm.memory_rss import get_mm_rss
+from mm.uaccess import access_ok, copy_to_user, put_user
+
+if TYPE_CHECKING:
+    from guest.task import Task
+
+WNOHANG, WUNTRACED, WEXITED, WCONTINUED, WNOWAIT = 1, 2, 4, 8, 0x01000000
+WNOTHREAD, WALL, WCLONE = 0x20000000, 0x40000000, 0x80000000
+P_ALL, P_PID, P_PGID, P_PIDFD = range(4)
+PIDTYPE_MAX, PIDTYPE_PID, PIDTYPE_TGID, PIDTYPE_PGID = "max", "pid", "tgid", "pgid"
+RUSAGE_SELF, RUSAGE_CHILDREN, RUSAGE_THREAD, RUSAGE_BOTH = 0, -1, 1, -2
+_CLOCK_T = 10_000_000
+_RUSAGE = Struct("<18q")
+
+
+class WaitOpts:
+    """struct wait_opts, and what was found."""
+
+    __slots__ = ("cause", "flags", "notask_error", "pid", "rusage", "stat", "status", "type", "uid", "want_rusage")
+
+    def __init__(self, kind: str, pid: int, flags: int, want_rusage: bool) -> None:
+        self.type = kind
+        self.pid = pid
+        self.flags = flags
+        self.want_rusage = want_rusage
+        self.rusage = b""
+        self.stat = 0  # wait4's status
+        self.cause = self.status = self.uid = 0  # waitid's siginfo
+        self.notask_error = errno.ECHILD
+
+
+def _eligible(wo: WaitOpts, child: Task) -> bool:
+    if wo.type == PIDTYPE_PGID and child.signal.pgrp != wo.pid:
+        return False
+    if wo.type in (PIDTYPE_PID, PIDTYPE_TGID) and child.pid != wo.pid:
+        return False
+    if wo.flags & WALL:
+        return True
+    return (child.exit_signal != SIGCHLD) == bool(wo.flags & WCLONE)
+
+
+def _wait_task_zombie(wo: WaitOpts, task: Task, child: Task) -> bool:
+    if not wo.flags & WEXITED:
+        return False
+    signal = child.signal
+    status = child.exit_code
+    if not wo.flags & WNOWAIT:
+        psig = task.signal
+        utime, stime = _cputime(child)
+        psig.cutime += utime + signal.cutime
+        psig.cstime += stime + signal.cstime
+        psig.cmin_flt += child.min_flt + signal.min_flt + signal.cmin_flt
+        psig.cmaj_flt += child.maj_flt + signal.maj_flt + signal.cmaj_flt
+        psig.cnvcsw += child.nvcsw + signal.nvcsw + signal.cnvcsw
+        psig.cnivcsw += child.nivcsw + signal.nivcsw + signal.cnivcsw
+        psig.cmaxrss = max(psig.cmaxrss, signal.maxrss, signal.cmaxrss)
+        status = signal.group_exit_code if signal.flags & SIGNAL_GROUP_EXIT else child.exit_code
+        wo.stat = status
+    if wo.want_rusage:
+        wo.rusage = rusage(child, RUSAGE_BOTH)
+    if not wo.flags & WNOWAIT:
+        release_task(child)
+    if status & 0x7F:
+        wo.cause = CLD_DUMPED if status & 0x80 else CLD_KILLED
+        wo.status = status & 0x7F
+    else:
+        wo.cause = CLD_EXITED
+        wo.status = status >> 8
+    wo.uid = child.cred.uid
+    return True
+
+
+def _wait_task_stopped(wo: WaitOpts, child: Task) -> bool:
+    signal = child.signal
+    if not wo.flags & WUNTRACED or not signal.flags & SIGNAL_STOP_STOPPED or not signal.group_exit_code:
+        return False
+    code = signal.group_exit_code
+    if not wo.flags & WNOWAIT:
+        signal.group_exit_code = 0
+        wo.stat = code << 8 | 0x7F
+    if wo.want_rusage:
+        wo.rusage = rusage(child, RUSAGE_BOTH)
+    wo.cause, wo.status, wo.uid = CLD_STOPPED, code, child.cred.uid
+    return True
+
+
+def _wait_task_continued(wo: WaitOpts, child: Task) -> bool:
+    signal = child.signal
+    if not wo.flags & WCONTINUED or not signal.flags & SIGNAL_STOP_CONTINUED:
+        return False
+    if not wo.flags & WNOWAIT:
+        signal.flags &= ~SIGNAL_STOP_CONTINUED
+    if wo.want_rusage:
+        wo.rusage = rusage(child, RUSAGE_BOTH)
+    wo.stat = 0xFFFF
+    wo.cause, wo.status, wo.uid = CLD_CONTINUED, SIGCONT, child.cred.uid
+    return True
+
+
+def _consider(wo: WaitOpts, task: Task, child: Task) -> bool:
+    """wait_consider_task(): whether this child ends the wait."""
+    if not _eligible(wo, child):
+        return False
+    if child.exit_state == TASK_ZOMBIE and len(child.signal.threads) == 1 and _wait_task_zombie(wo, task, child):
+        return True
+    wo.notask_error = 0
+    return _wait_task_stopped(wo, child) or _wait_task_continued(wo, child)
+
+
+def _do_wait(task: Task, wo: WaitOpts) -> int:
+    """do_wait(): the child's pid, 0 for none with WNOHANG. Raises Errno(ECHILD), Block, Restart."""
+    threads = [task] if wo.flags & WNOTHREAD else task.signal.threads
+    for thread in threads:
+        for child in thread.children:
+            pid = child.pid
+            if _consider(wo, task, child):
+                return pid
+    if wo.notask_error:
+        raise Errno(wo.notask_error)
+    if not wo.flags & WNOHANG:
+        sleep_on(task, task.signal.wait_chldexit)
+    return 0
+
+
+def sys_wait4(task: Task, upid: int, stat_addr: int, options: int, ru: int) -> int:
+    """wait4."""
+    upid, options = s32(upid), options & 0xFFFFFFFF
+    if options & ~(WNOHANG | WUNTRACED | WCONTINUED | WNOTHREAD | WCLONE | WALL):
+        raise Errno(errno.EINVAL)
+    if upid == -(1 << 31):
+        raise Errno(errno.ESRCH)
+    if upid == -1:
+        kind, pid = PIDTYPE_MAX, 0
+    elif upid < 0:
+        kind, pid = PIDTYPE_PGID, -upid
+    elif upid == 0:
+        kind, pid = PIDTYPE_PGID, task.signal.pgrp
+    else:
+        kind, pid = PIDTYPE_PID, upid
+    wo = WaitOpts(kind, pid, options | WEXITED, bool(ru))
+    found = _do_wait(task, wo)
+    if found:
+        if stat_addr:
+            put_user(task, stat_addr, wo.stat, 4)
+        if ru:
+            copy_to_user(task, ru, wo.rusage)
+    return found
+
+
+def sys_waitid(task: Task, which: int, upid: int, infop: int, options: int, ru: int) -> int:
+    """waitid."""
+    which, upid, options = s32(which), s32(upid), options & 0xFFFFFFFF
+    if options & ~(WNOHANG | WNOWAIT | WEXITED | WUNTRACED | WCONTINUED | WNOTHREAD | WCLONE | WALL):
+        raise Errno(errno.EINVAL)
+    if not options & (WEXITED | WUNTRACED | WCONTINUED):
+        raise Errno(errno.EINVAL)
+    if which == P_ALL:
+        kind, pid = PIDTYPE_MAX, 0
+    elif which == P_PID:
+        if upid <= 0:
+            raise Errno(errno.EINVAL)
+        kind, pid = PIDTYPE_PID, upid
+    elif which == P_PGID:
+        if upid < 0:
+            raise Errno(errno.EINVAL)
+        kind, pid = PIDTYPE_PGID, upid or task.signal.pgrp
+    elif which == P_PIDFD:
+        if upid < 0:
+            raise Errno(errno.EINVAL)
+        kind, pid = PIDTYPE_TGID, task.kernel.pidfd_pid(task, upid)
+    else:
+        raise Errno(errno.EINVAL)
+    wo = WaitOpts(kind, pid, options, bool(ru))
+    found = _do_wait(task, wo)
+    signo = SIGCHLD if found else 0
+    if found and ru:
+        copy_to_user(task, ru, wo.rusage)
+    if infop:
+        if not access_ok(task, infop, 128):
+            raise Errno(errno.EFAULT)
+        copy_to_user(task, infop, Struct("<iii").pack(signo, 0, wo.cause))
+        copy_to_user(task, infop + 16, Struct("<iIi").pack(found, wo.uid, wo.status))
+    return 0
+
+
+# ---- resource usage
+
+
+def _cputime(task: Task) -> tuple[int, int]:
+    """thread_group_cputime(): user and system time of a process, ns."""
+    signal = task.signal
+    utime, stime = signal.utime, signal.stime
+    for thread in signal.threads:
+        utime += thread.utime
+        stime += thread.stime
+    return utime, stime
+
+
+def rusage(task: Task, who: int) -> bytes:
+    """struct rusage (getrusage())."""
+    signal = task.signal
+    utime = stime = minflt = majflt = nvcsw = nivcsw = maxrss = 0
+    if who in (RUSAGE_CHILDREN, RUSAGE_BOTH):
+        utime, stime = signal.cutime, signal.cstime
+        minflt, majflt, nvcsw, nivcsw = signal.cmin_flt, signal.cmaj_flt, signal.cnvcsw, signal.cnivcsw
+        maxrss = signal.cmaxrss
+    if who in (RUSAGE_SELF, RUSAGE_BOTH, RUSAGE_THREAD):
+        threads = [task] if who == RUSAGE_THREAD else signal.threads
+        if who != RUSAGE_THREAD:
+            utime += signal.utime
+            stime += signal.stime
+            minflt += signal.min_flt
+            majflt += signal.maj_flt
+            nvcsw += signal.nvcsw
+            nivcsw += signal.nivcsw
+        for thread in threads:
+            utime += thread.utime
+            stime += thread.stime
+            minflt += thread.min_flt
+            majflt += thread.maj_flt
+            nvcsw += thread.nvcsw
+            nivcsw += thread.nivcsw
+        maxrss = max(maxrss, signal.maxrss)
+        if task.mm is not None:
+            maxrss = max(maxrss, task.mm.hiwater_rss, get_mm_rss(task.mm))
+    kilobytes = maxrss << (task.system.arch.page_shift - 10)
+    times = (utime // 1_000_000_000, utime % 1_000_000_000 // 1000, stime // 1_000_000_000, stime % 1_000_000_000 // 1000)
+    return _RUSAGE.pack(*times, kilobytes, 0, 0, 0, minflt, majflt, 0, 0, 0, 0, 0, 0, nvcsw, nivcsw)
+
+
+def sys_getrusage(task: Task, who: int, ru: int) -> int:
+    """getrusage."""
+    who = s32(who)
+    if who not in (RUSAGE_SELF, RUSAGE_CHILDREN, RUSAGE_THREAD):
+        raise Errno(errno.EINVAL)
+    copy_to_user(task, ru, rusage(task, who))
+    return 0
+
+
+def sys_times(task: Task, tbuf: int) -> int:
+    """times: clock ticks of 10 ms."""
+    if tbuf:
+        signal = task.signal
+        utime, stime = _cputime(task)
+        values = (utime, stime, signal.cutime, signal.cstime)
+        copy_to_user(task, tbuf, Struct("<4q").pack(*(value // _CLOCK_T for value in values)))
+    return task.kernel.jiffies64() * 100 // task.kernel.hz
+
+
+CALLS = (
+    Call("wait4", sys_wait4, FULL),
+    Call("waitid", sys_waitid, FULL),
+    Call("getrusage", sys_getrusage, FULL),
+    Call("times", sys_times, FULL),
+)
