@@ -163,6 +163,7 @@ def _inherit(child: Task, task: Task, flags: int) -> None:
     child.comm = task.comm
     child.flags = task.flags & ~PF_SUPERPRIV | PF_FORKNOEXEC
     child.personality = task.personality
+    child.mempolicy = task.mempolicy
     child.cred = task.cred
     child.cap_effective = task.cap_effective
     child.blocked = task.blocked

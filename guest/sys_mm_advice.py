@@ -6,6 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from guest.iovec import import_iovec
+from guest.own_mm import own_mm
 from guest.ptrace_access import PTRACE_MODE_READ_FSCREDS, mm_access, pidfd_get_task
 from guest.syscalls import FULL, Call
 from mm.errors import Errno
@@ -18,7 +19,6 @@ from mm.uaccess import access_ok, copy_to_user
 
 if TYPE_CHECKING:
     from guest.task import Task
-    from mm.types import MmStruct
 
 CAP_SYS_NICE = 23
 
@@ -27,13 +27,6 @@ def s32(value: int) -> int:
     """A register read as a C int."""
     value &= 0xFFFFFFFF
     return value - (1 << 32) if value >> 31 else value
-
-
-def own_mm(task: Task) -> MmStruct:
-    """The address space of a task in a system call, which has one."""
-    mm = task.mm
-    assert mm is not None
-    return mm
 
 
 def sys_mlock(task: Task, start: int, length: int) -> int:

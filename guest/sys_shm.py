@@ -6,6 +6,7 @@ import errno
 from struct import Struct
 from typing import TYPE_CHECKING
 
+from guest.own_mm import own_mm
 from guest.syscalls import FULL, Call
 from mm.errors import Errno
 from mm.flags import CAP_IPC_LOCK, CAP_SYS_ADMIN, RLIMIT_MEMLOCK
@@ -73,9 +74,7 @@ def sys_shmat(task: Task, shmid: int, shmaddr: int, shmflg: int) -> int:
 
 def sys_shmdt(task: Task, shmaddr: int) -> int:
     """Unmap a segment."""
-    mm = task.mm
-    assert mm is not None
-    shmdt(mm, shmaddr)
+    shmdt(own_mm(task), shmaddr)
     return 0
 
 

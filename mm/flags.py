@@ -109,6 +109,7 @@ PG_BUDDY = 1 << 10
 PG_RESERVED = 1 << 11
 PG_TABLE = 1 << 12
 PG_DCACHE_CLEAN = 1 << 13  # instruction cache agrees with the frame (arm64's PG_dcache_clean; both engines need it)
+PG_EXEC_MAPPED = 1 << 14  # was mapped executable: the engine may hold code translated from the frame
 
 MM_FILEPAGES = 0
 MM_ANONPAGES = 1
@@ -131,6 +132,7 @@ RLIM_INFINITY = 0xFFFFFFFFFFFFFFFF
 CAP_IPC_LOCK = 14
 CAP_SYS_RAWIO = 17
 CAP_SYS_ADMIN = 21
+CAP_SYS_NICE = 23
 CAP_SYS_RESOURCE = 24
 
 ADDR_NO_RANDOMIZE = 0x0040000

@@ -62,7 +62,7 @@ O_RDWR = 2
 class ShmemInodeInfo:
     """What shmem keeps of an inode (struct shmem_inode_info), in `mapping.private`."""
 
-    __slots__ = ("alloced", "backing", "backing_pages", "flags", "punched", "seals", "system")
+    __slots__ = ("alloced", "backing", "backing_pages", "flags", "policy", "punched", "seals", "system")
 
     def __init__(self, system: System, flags: int, backing: Any) -> None:
         self.system = system
@@ -72,6 +72,7 @@ class ShmemInodeInfo:
         self.backing = backing  # `size` and `read(offset, count) -> bytes`, or None
         size = backing.size if backing is not None else 0
         self.backing_pages = (size + system.page_size - 1) >> system.arch.page_shift  # backing serves pages below this
+        self.policy: list[tuple[int, int, Any]] = []  # shared mempolicy: (first page, end, policy), sorted
         self.punched: set[int] = set()  # pages of the backing that are gone
 
     def has_backing(self, index: int) -> bool:

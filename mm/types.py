@@ -325,5 +325,6 @@ class TaskStruct:
         self.min_flt = 0
         self.maj_flt = 0
         self.personality = 0
+        self.mempolicy: Any = None  # set_mempolicy(2): a Mempolicy, or None for the default
         self.rlim: list[list[int]] = []  # [soft, hard] by RLIMIT_*; shared by the threads of a process
         self.cap_effective = (1 << 40) - 1  # bit n: CAP n

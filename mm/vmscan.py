@@ -16,6 +16,7 @@ from mm.memory_rss import mm_counter, page_anon
 from mm.page_alloc import put_page
 from mm.page_rmap import mlock_vma_page, page_remove_rmap, rmap_walk, set_page_dirty
 from mm.shmem import truncate_inode_page
+from mm.types import AddressSpace
 from mm.util import update_hiwater_rss
 
 if TYPE_CHECKING:
@@ -61,9 +62,10 @@ def shrink_page(system: System, page: Page) -> bool:
         return False  # shmem_writepage() without swap
     if anon:
         return page.refcount == 1
-    if page.mapping is None or page.refcount != 2:  # the cache's and ours: somebody else uses it
+    mapping = page.mapping
+    if not isinstance(mapping, AddressSpace) or page.refcount != 2:  # not only the cache and we use it
         return False
-    truncate_inode_page(page.mapping, page.mapping.private, page)
+    truncate_inode_page(mapping, mapping.private, page)
     return True
 
 
