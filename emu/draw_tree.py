@@ -53,13 +53,14 @@ def tree_text(mm: MmStruct, colour: bool = False) -> str:
     return "\n".join([*lines, draw.paint(last, draw.GREY, colour)])
 
 
-def _address_width(mm: MmStruct) -> int:
-    """Hexadecimal digits of the highest address in the tree."""
-    return max(8, max(len(f"{vma.vm_end:x}") for vma in draw.areas(mm)))
+def _address_width(mm: MmStruct) -> tuple[int, int]:
+    """Columns of the longest start and end address."""
+    last = max(draw.areas(mm), key=lambda vma: vma.vm_start)
+    return max(8, len(f"{last.vm_start:x}")), max(8, len(f"{last.vm_end:x}"))
 
 
 def _text(
-    node: VmAreaStruct, before: str, branch: str, lines: list[str], width: int, digits: int, colour: bool
+    node: VmAreaStruct, before: str, branch: str, lines: list[str], width: int, digits: tuple[int, int], colour: bool
 ) -> None:
     """Lines of a subtree in address order.
 
@@ -74,7 +75,7 @@ def _text(
     letter = "R" if node.rb_red else "B"
     padding = " " * (width - len(before) - 2)
     mark = draw.paint(letter, draw.RED if node.rb_red else draw.BLACK_NODE, colour)
-    area = f"{node.vm_start:0{digits}x}-{node.vm_end:0{digits}x}"
+    area = f"{f'{node.vm_start:08x}':>{digits[0]}}-{f'{node.vm_end:08x}':<{digits[1]}}"
     size = draw.size_text(node.vm_end - node.vm_start)
     gap = draw.rough_size(node.rb_subtree_gap)
     allowed = draw.paint(draw.permissions(node), draw.permission_colour(node), colour)

@@ -74,6 +74,7 @@ class Stats:
         self.counts: dict[str, int] = {}
         self.last: list[str] = []
         self.lookups: dict[int, tuple[int, int]] = {}  # pid -> vmacache lookups, hits
+        self._ending = False
         self._last_look = LastLook(lambda: machine.kernel.first, self._look)
         self.colour = colour
         self.started = perf_counter()
@@ -81,7 +82,8 @@ class Stats:
     def __call__(self, event: Any) -> None:
         """Take one event."""
         kind = event.kind
-        self.counts[kind] = self.counts.get(kind, 0) + 1
+        if not (self._ending and kind == "vma_erase"):
+            self.counts[kind] = self.counts.get(kind, 0) + 1
         if kind == "fault":
             self.faults[event.result] = self.faults.get(event.result, 0) + 1
             self.major += event.major
@@ -93,7 +95,10 @@ class Stats:
             self.calls += 1
         elif kind == "signal":
             self.signals[event.signal] = self.signals.get(event.signal, 0) + 1
-        if about_to_end(event):
+        if kind == "exit":
+            self._ending = False
+        elif about_to_end(event):
+            self._ending = True  # exit_mmap() will erase what is left: no news
             self._count_cache(self.machine.kernel.tasks.get(event.pid))
         self._last_look(event)
 
@@ -114,11 +119,14 @@ class Stats:
         self.last = [draw.paint(title, draw.BLACK_NODE, colour), maps_text(mm, task), ""]
         self.last += [draw.paint("The same as red-black tree", draw.BLACK_NODE, colour), tree_text(mm, colour), ""]
         tables = ", ".join(f"{count} {name}" for name, count in table_counts(mm).items())
+        zone = mm.system.zone
+        used = zone.managed_pages - zone.nr_free_pages
         rss = [mm.rss_stat[index] + task.rss_stat[index] for index in range(4)]
         self.last += [
             f"page tables   {tables} ({mm.pgtables_bytes >> 10}K counted)",
             f"memory        {mm.total_vm * page >> 10}K mapped, resident: {rss[1] * page >> 10}K anonymous, "
             f"{rss[0] * page >> 10}K file, {rss[3] * page >> 10}K shared",
+            f"frames        {used} of {zone.managed_pages} in use, {page >> 10}K each",
         ]
 
     def screen(self, outcome: str, instructions: int | None) -> str:
@@ -129,7 +137,6 @@ class Stats:
             instructions: executed, where the engine counted them.
         """
         elapsed = perf_counter() - self.started
-        system = self.machine.system
         kernel = self.machine.kernel
         count = "" if instructions is None else f", {instructions} instructions"
         lines = [
@@ -140,9 +147,6 @@ class Stats:
         if not self.last and kernel.first is not None and kernel.first.mm is not None:
             self._look(kernel.first)
         lines += self.last
-        zone = system.zone
-        used = zone.managed_pages - zone.nr_free_pages
-        lines.append(f"frames        {used} of {zone.managed_pages} in use, {system.arch.page_size >> 10}K each")
         lines.append(f"system calls  {self.calls}")
         if self.signals:
             from emu.strace_values import signal_name

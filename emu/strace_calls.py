@@ -206,7 +206,7 @@ def show_prctl_argument(call: Syscall, value: int) -> str | None:
     if option == 15:
         return show_string(call, value)
     if option == 16:
-        return show_string(call, value)
+        return show_pointer(call, value) if call.failed else show_string(call, value)
     if option == 1:
         return show_signal(call, value)
     return show_size(call, value) if option in (4, 8, 29, 36, 38) else show_hex(call, value)
