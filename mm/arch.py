@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mm.flags import (
     PG_DCACHE_CLEAN,
+    PG_EXEC_MAPPED,
     VM_ACCOUNT,
     VM_EXEC,
     VM_GROWSDOWN,
@@ -66,6 +67,7 @@ class Arch:
     elf_et_dyn_base: int
     transparent_hugepage: bool  # the oracle's kernel offers THP on MADV_HUGEPAGE
     hugetlb_shifts: tuple[int, ...]  # log2 of the sizes of hugetlb pages, the default first
+    dump_root_first: bool  # order in which the oracle's compiler numbers "anon=ID/ROOT" of /proc/mmdump
     memory_failure: bool  # CONFIG_MEMORY_FAILURE: MADV_HWPOISON and MADV_SOFT_OFFLINE are known
     nodes_shift: int  # CONFIG_NODES_SHIFT: a node mask has 1 << nodes_shift bits
     protection_map: tuple[int, ...]  # pgprot by VM_SHARED|VM_EXEC|VM_WRITE|VM_READ
@@ -155,7 +157,7 @@ class Arch:
         host writes into RAM.
         """
         if not page.flags & PG_DCACHE_CLEAN and pte & self.PTE_EXEC_MASK == self.PTE_EXEC_VALUE:
-            page.flags |= PG_DCACHE_CLEAN
+            page.flags |= PG_DCACHE_CLEAN | PG_EXEC_MAPPED
             mm.icache_pending.append(address & self.page_mask)
 
     def pte_protnone(self, pte: int) -> bool:

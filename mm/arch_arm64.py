@@ -301,6 +301,7 @@ def make(page_size: int = 4096) -> Arm64:
     arch.transparent_hugepage = page_size == 4096
     arch.hugetlb_shifts = HUGETLB_SHIFTS[page_size]
     arch.memory_failure = True
+    arch.dump_root_first = False
     arch.nodes_shift = 4
     from mm import arch_arm64_layout as layout
 

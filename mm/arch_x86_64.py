@@ -245,6 +245,7 @@ def make(la57: bool = False) -> X86_64:
     arch.transparent_hugepage = True
     arch.hugetlb_shifts = (21,)  # qemu64 has no pages of 1 GiB
     arch.memory_failure = False
+    arch.dump_root_first = True  # gcc evaluates the arguments of a call from the right here
     arch.nodes_shift = 6
     from mm import arch_x86_64_layout as layout
 

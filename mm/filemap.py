@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from mm.errors import KernelBug
-from mm.flags import PG_DCACHE_CLEAN, PG_UPTODATE
+from mm.flags import PG_DCACHE_CLEAN, PG_EXEC_MAPPED, PG_UPTODATE
 from mm.memory_rss import add_mm_counter_fast, mm_counter_file
 from mm.page_alloc import put_page
 from mm.page_rmap import rmap_walk
@@ -82,9 +82,12 @@ def filemap_map_pages(vmf: VmFault, start_pgoff: int, end_pgoff: int) -> None:
 
 
 def flush_dcache_page(system: System, page: Page) -> None:
-    """The host wrote into a frame: whoever runs code from it must not use an old translation of it."""
-    if page.flags & PG_DCACHE_CLEAN:
+    """The host wrote into a frame: what the engine has translated from it before is stale.
+
+    Executable mappings hear of it now (icache_pending), later ones when they are made.
+    """
+    if page.flags & PG_EXEC_MAPPED:
         page.flags &= ~PG_DCACHE_CLEAN
         for vma, address, index in rmap_walk(system, page):
             vma.vm_mm.arch.sync_icache(vma.vm_mm, page, address, system.words[index])
-            page.flags &= ~PG_DCACHE_CLEAN  # every mapping is to hear of it
+            page.flags &= ~PG_DCACHE_CLEAN

@@ -81,6 +81,8 @@ def vma_line(vma: VmAreaStruct, anons: Ids) -> str:
     line = f"vma {vma.vm_start:x}-{vma.vm_end:x} flags={vma.vm_flags:x} prot={prot:x} pgoff={vma.vm_pgoff:x}"
     anon_vma = vma.anon_vma
     if anon_vma is not None:
+        if vma.vm_mm.arch.dump_root_first:
+            anons[id(anon_vma.root)]  # takes its number now
         line += (
             f" anon={anons[id(anon_vma)]}/{anons[id(anon_vma.root)]}"
             f" children={anon_vma.num_children} active={anon_vma.num_active_vmas}"

@@ -127,7 +127,7 @@ def alloc_page(system: System, zero: bool) -> Page | None:
 
 
 def alloc_pages(system: System, order: int, zero: bool) -> Page | None:
-    """A naturally aligned block of 2**order frames, each with its `Page`: the first one, or None without such a block."""
+    """A naturally aligned block of 2**order frames, each with its `Page`: the first, or None without a block."""
     zone = system.zone
     pfn = _rmqueue_smallest(zone, order)
     if pfn < 0 and zone.pcp:

@@ -25,7 +25,6 @@ from mm.flags import (
     VM_FAULT_LOCKED,
     VM_FAULT_OOM,
     VM_FAULT_SIGBUS,
-    VM_MAYWRITE,
     VM_NORESERVE,
     VM_SHARED,
     VM_WRITE,
@@ -228,10 +227,9 @@ shmem_vm_ops: Any = ShmemVmOps()
 def shmem_mmap(file: Any, vma: VmAreaStruct) -> None:
     """f_op->mmap of a tmpfs file. Raises Errno(EPERM) when a seal forbids the mapping."""
     seals = file.f_mapping.private.seals
-    if seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE) and vma.vm_flags & VM_SHARED:  # seal_check_write()
-        if vma.vm_flags & VM_WRITE:
+    if seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE):  # seal_check_write()
+        if vma.vm_flags & (VM_SHARED | VM_WRITE) == VM_SHARED | VM_WRITE:
             raise Errno(errno.EPERM)
-        vma.vm_flags &= ~VM_MAYWRITE
     vma.vm_ops = shmem_vm_ops
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from mm.errors import Errno, KernelBug
 from mm.filemap import flush_dcache_page
-from mm.flags import PG_DCACHE_CLEAN
+from mm.flags import PG_EXEC_MAPPED
 
 if TYPE_CHECKING:
     from mm.types import MmStruct, TaskStruct
@@ -117,7 +117,7 @@ def copy_to_user_partial(task: TaskStruct, addr: int, data: bytes | bytearray | 
             break
         ram[start : start + length] = data if length == n else data[done : done + length]
         page = mem_map[start >> page_shift]
-        if page is not None and page.flags & PG_DCACHE_CLEAN:
+        if page is not None and page.flags & PG_EXEC_MAPPED:
             flush_dcache_page(system, page)
         done += length
         addr += length

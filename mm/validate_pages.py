@@ -238,11 +238,11 @@ def _check_frames(
         if isinstance(mapping, AddressSpace):
             _check(mapping.pages.get(page.index) is page, "P8", f"frame {pfn:#x} is not where its mapping has it")
         expected = len(users) + cached + held.get(pfn, 0)
+        _check(page.refcount > 0 and (expected > 0 or mapping is None), "P12", f"frame {pfn:#x} is lost")
         if mapping is None:  # truncated while mapped, or a special mapping's own page
             _check(page.refcount >= expected, "P8", f"frame {pfn:#x}: refcount {page.refcount}, users {expected}")
         else:
             _check(page.refcount == expected, "P8", f"frame {pfn:#x}: refcount {page.refcount}, users {expected}")
-        _check(page.refcount > 0 and expected + (mapping is None) > 0, "P12", f"frame {pfn:#x} is lost")
         if users and mapping is not None and not users[0][2]:
             found = {(id(vma.vm_mm), address) for vma, address, _ in rmap_walk(system, page)}
             for mm, address, _ in users:
