@@ -108,6 +108,10 @@ def build(options: Options, **changes: Any) -> Machine:
     """The machine the options describe, with its program loaded."""
     from emu.machine import Machine
 
+    if options.root is not None:
+        check_folder("--root", options.root)
+    for host, _, _ in options.mounts:
+        check_folder("--mount", host)
     return Machine(
         None,
         page_size=options.page_size,
@@ -126,6 +130,16 @@ def build(options: Options, **changes: Any) -> Machine:
         seed=options.seed,
         **changes,
     )
+
+
+def check_folder(option: str, path: str) -> None:
+    """Refuse a folder the guest could not see. Raises PagewalkError."""
+    import os
+
+    try:
+        os.scandir(path).close()
+    except OSError as error:
+        raise PagewalkError(f"{option} {path}: {error.strerror}") from None
 
 
 def environment(options: Options) -> dict[str, str]:

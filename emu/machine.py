@@ -19,7 +19,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from emu.errors import STATUS_CANNOT_RUN, STATUS_NOT_FOUND, EngineError, PagewalkError
-from emu.program import ELF_MAGIC, architecture, explain_death, explain_exec, host_path, inspect
+from emu.program import ELF_MAGIC, architecture, explain_death, explain_exec, host_path, inspect, is_host_path
 from emu.watch import Watcher
 from guest.arch import make as make_guest_arch
 from guest.config import Config
@@ -229,7 +229,7 @@ class Machine:
         path = os.fsencode(shown)
         if image is not None:
             path = self.kernel.vfs.add_program(b"program", None, image)
-        elif config.root is None and not config.mounts:
+        elif is_host_path(shown, config.root, config.mounts):
             path = self.kernel.vfs.add_program(os.fsencode(os.path.basename(shown)), shown, None)
         arguments = [os.fsencode(word) for word in (argv if argv is not None else [shown])]
         environment = [os.fsencode(f"{key}={value}") for key, value in (config.env or {}).items()]

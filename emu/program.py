@@ -30,7 +30,7 @@ ELF_MAGIC = b"\x7fELF"
 
 def host_path(program: str, root: str | None, mounts: Sequence[tuple[str, str, str]]) -> str | None:
     """The host file behind a guest path, or None when it lies nowhere on the host (or nowhere at all)."""
-    if root is None and not mounts:
+    if is_host_path(program, root, mounts):
         return program
     parts = [part for part in reversed(program.split("/")) if part not in ("", ".")]
     at: list[str] = []  # guest path so far
@@ -52,6 +52,12 @@ def host_path(program: str, root: str | None, mounts: Sequence[tuple[str, str, s
             continue
         at.append(name)
     return _mounted(at, root, mounts)
+
+
+def is_host_path(program: str, root: str | None, mounts: Sequence[tuple[str, str, str]]) -> bool:
+    """Whether PROGRAM names a host file: without a root, unless it is an absolute path into a mount."""
+    inside = any(f"{program}/".startswith(f"{guest.rstrip('/')}/") for _, guest, _ in mounts)
+    return root is None and not inside
 
 
 def _is_mount_point(parts: list[str], mounts: Sequence[tuple[str, str, str]]) -> bool:
@@ -122,7 +128,7 @@ def inspect(program: str, root: str | None, mounts: Sequence[tuple[str, str, str
             raise PagewalkError(f"{shown}: a script without an interpreter", STATUS_CANNOT_RUN)
         path = os.fsdecode(words[0])
         shown = f"{program}: interpreter {path}"
-        if root is None and not mounts:
+        if is_host_path(program, root, mounts):
             raise PagewalkError(f"{program}: a script; its interpreter {path} needs --root", STATUS_CANNOT_RUN)
     raise PagewalkError(f"{program}: scripts nested too deep", STATUS_CANNOT_RUN)
 
