@@ -1,4 +1,4 @@
-"""A small world for tests of the page side: a machine without CPU, one task, files, and accesses as the MMU makes them."""
+"""A small world for tests of pages: a machine without CPU, one task, files, accesses as the MMU makes them."""
 
 import mmap as host_mmap
 from typing import Any

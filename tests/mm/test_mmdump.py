@@ -34,7 +34,8 @@ def test_one_dump_in_full() -> None:
     assert mmdump(w.task) == (
         "mm map_count=2 total_vm=5 locked_vm=0 data_vm=5 exec_vm=0 stack_vm=0 def_flags=0\n"
         "mm start_code=0 end_code=0 start_data=0 end_data=0 start_brk=0 brk=0 start_stack=0\n"
-        "mm mmap_base=7ffff7fff000 highest_vm_end=503000 task_size=7ffffffff000 vmacache_seqnum=0 pgtables_bytes=12288\n"
+        "mm mmap_base=7ffff7fff000 highest_vm_end=503000 task_size=7ffffffff000 vmacache_seqnum=0"
+        " pgtables_bytes=12288\n"
         "rss 0 1 0 1\n"
         "vma 400000-402000 flags=8100073 prot=8000000000000025 pgoff=0 anon=1/1 children=1 active=1"
         " file=/odd\\012name\n"
