@@ -45,10 +45,11 @@ def is_mergeable_vma(vma: VmAreaStruct, file: File | None, vm_flags: int, uffd_c
 
 
 def is_mergeable_anon_vma(anon_vma1: AnonVma | None, anon_vma2: AnonVma | None, vma: VmAreaStruct | None) -> bool:
-    """May pages of both anon_vmas live in one area? Yes if they are one, or one of them is missing.
+    """May pages of both anon_vmas live in one area? Yes if they are one, or in some cases if one of them is missing.
 
-    In the second case `vma` must not have inherited its chain from a fork: the range that joins would otherwise be
-    searched for the family's pages for ever.
+    `vma`, the area that is joined, must then have a chain of exactly one entry. So an area that inherited its chain by
+    fork takes no stranger, who would be searched for the family's pages for ever; and an area that never had a page
+    takes no range that has some (nobody meant that, but 5.10 does it).
     """
     if (anon_vma1 is None or anon_vma2 is None) and (vma is None or len(vma.anon_vma_chain) == 1):
         return True
