@@ -31,9 +31,14 @@ from mm.system import System
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typing import TypeVar
+
     from emu.engine import Engine
+    from emu.views import AddressSpace, PageTables, View, VmaTree
     from guest.task import Task
     from mm.arch import Arch
+
+    AnyView = TypeVar("AnyView", bound=View)
 
 PAGE_SIZES = {"x86_64": (4096,), "aarch64": (4096, 16384, 65536)}
 MIN_RAM = 4 << 20
@@ -413,6 +418,34 @@ class Machine:
     def errors(self) -> bytes:
         """What the guest wrote to standard error, when it is captured."""
         return bytes(self.kernel.vfs.errors)
+
+    @property
+    def address_space(self) -> AddressSpace:
+        """The memory map of the first program, to look at: prints as /proc/PID/maps."""
+        from emu.views import AddressSpace
+
+        return self._view(AddressSpace)
+
+    @property
+    def tree(self) -> VmaTree:
+        """The red-black tree of its areas, to look at."""
+        from emu.views import VmaTree
+
+        return self._view(VmaTree)
+
+    @property
+    def page_tables(self) -> PageTables:
+        """Its page tables, to look at: every entry decoded; `.walk(address)` follows the MMU."""
+        from emu.views import PageTables
+
+        return self._view(PageTables)
+
+    def _view(self, view: type[AnyView]) -> AnyView:
+        """A view of the first program's memory. Raises PagewalkError when that is gone."""
+        task = self.task
+        if task.mm is None:
+            raise PagewalkError("the program has ended and its memory is gone; stop before: run(until=...)")
+        return view(task.mm, task)
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of the current task's memory as far as they are present; no fault, no accessed bit."""
