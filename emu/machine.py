@@ -30,7 +30,6 @@ from mm.system import System
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
     from typing import TypeVar
 
     from emu.engine import Engine
