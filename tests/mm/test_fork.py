@@ -146,7 +146,7 @@ def test_families_of_anon_vmas() -> None:
     assert third is not None and third.parent is own
     assert [avc.anon_vma for avc in grandchild.mm.mmap.anon_vma_chain] == [third, own, root]
     assert (root.num_children, own.num_children, root.refcount) == (2, 1, 3)
-    # The child in the middle goes. Its anon_vma stays (the grandchild is in its tree), but nobody uses it for new pages.
+    # The child in the middle goes. Its anon_vma stays, for the grandchild is in its tree, but gets no new pages.
     run(child)
     leave(child, task)
     assert (own.num_active_vmas, own.num_children) == (0, 1)

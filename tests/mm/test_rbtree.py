@@ -1,4 +1,4 @@
-"""The red-black tree: its properties after any history, its augmentation, and the kernel's shapes for known histories."""
+"""The red-black tree: its properties after any history, its augmentation, and known shapes."""
 
 import random
 from typing import Any
