@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 CAP_SYS_PTRACE = 19
 SINGLE, TEXT, SPECIAL, LINK, DIR = range(5)  # how an entry is read
 _INO_PER_PID = 1 << 16
-_INO_FD, _INO_FDINFO = 1 << 14, 2 << 14  # within a pid's numbers
+_INO_TID, _INO_FD, _INO_FDINFO = 1 << 15, 1 << 13, 1 << 14  # within a pid's numbers
 
 
 class Entry:
@@ -214,13 +214,13 @@ class ProcPid(ProcInode):
     """/proc/PID."""
 
     @classmethod
-    def of(cls, sb: SuperBlock, task: Task) -> ProcPid:
-        """The folder of `task`."""
-        inode = cls(sb, S_IFDIR | 0o555, pid_ino(task.pid), task)
-        from guest.procfs_task import PID_TABLE
+    def of(cls, sb: SuperBlock, task: Task, thread: bool = False) -> ProcPid:
+        """The folder of `task`: /proc/PID, or /proc/PID/task/TID."""
+        from guest.procfs_task import PID_TABLE, TID_TABLE
 
-        inode.table = PID_TABLE
-        inode.i_nlink = 2 + sum(entry.kind == DIR for entry in PID_TABLE.values())
+        inode = cls(sb, S_IFDIR | 0o555, pid_ino(task.pid) + (_INO_TID if thread else 0), task)
+        inode.table = TID_TABLE if thread else PID_TABLE
+        inode.i_nlink = 2 + sum(entry.kind == DIR for entry in inode.table.values())
         inode.own()
         return inode
 
@@ -232,12 +232,12 @@ class ProcTasks(ProcInode):
         task = self.i_sb.kernel.tasks.get(int(name)) if name.isdigit() else None
         if task is None or task.tgid != self.task.tgid:
             return None
-        return Dentry(name, parent, ProcPid.of(self.i_sb, task))
+        return Dentry(name, parent, ProcPid.of(self.i_sb, task, True))
 
     def iterate(self, parent: Dentry, task: Task) -> Iterator[tuple[bytes, int, int]]:
         for pid, other in sorted(task.kernel.tasks.items()):
             if other.tgid == self.task.tgid:
-                yield b"%d" % pid, pid_ino(pid), S_IFDIR | 0o555
+                yield b"%d" % pid, pid_ino(pid) + _INO_TID, S_IFDIR | 0o555
 
 
 class ProcFds(ProcInode):

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from guest.task import Task
 
 UTS_RELEASE = "5.10.262"
-UTS_VERSION = "#4 SMP Sun Nov 22 14:45:18 UTC 2026"
 _NEW_UTS_LEN = 64
 _UNAME26 = 0x0020000
 _SYSINFO = struct.Struct("<q3Q6QHxxxxxxQQIxxxx")
@@ -31,7 +30,7 @@ def utsname(task: Task) -> tuple[str, str, str, str, str, str]:
     if task.personality & _UNAME26:
         release = "2.6.70"
     domain: str = kernel.sysctls.get("domainname", "(none)")
-    return "Linux", hostname(task), release, UTS_VERSION, kernel.arch.machine, domain
+    return "Linux", hostname(task), release, kernel.vfs.abi.uts_version, kernel.arch.machine, domain
 
 
 def hostname(task: Task) -> str:

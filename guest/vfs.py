@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from guest.devfs import DevSuper, open_device
@@ -29,6 +28,7 @@ from guest.pipe import fifo_open
 from guest.procfs import ProcSuper
 from guest.tmpfs import TmpfsInode, TmpfsSuper
 from guest.tty import BufferInode, BufferStream, HostTty, anonymous_path, host_stream
+from guest.vfs_abi import make as make_abi
 from guest.vfs_flags import (
     ANON_INODE_FS_MAGIC,
     AT_FDCWD,
@@ -46,34 +46,13 @@ from mm.errors import Errno
 from mm.shmem import new_shmem_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from guest.config import Config
     from guest.file import OpenFile
     from guest.kernel import Kernel
-    from guest.sys_file_stat import Kstat
     from guest.task import Task
 
-_SHM_DEV, _ROOT_DEV, _DEV_DEV, _PIPE_DEV, _ANON_DEV, _PROC_DEV, _TMP_DEV, _DEV_SHM_DEV = 1, 2, 5, 8, 9, 18, 20, 21
-_ABI_MODULES = {"x86_64": "guest.arch_x86_64_files", "aarch64": "guest.arch_arm64_files"}
-_FIRST_DEV = 22  # further mounts
-
-
-def _abi(arch: str) -> FileAbi:
-    """struct stat and open flags of an architecture."""
-    module = import_module(_ABI_MODULES[arch])
-    return FileAbi(module.pack_stat, module.flags_in, module.flags_out)
-
-
-class FileAbi:
-    """What differs between architectures in the file calls; picklable functions of arch_*_files.py."""
-
-    def __init__(
-        self, pack_stat: Callable[[Kstat], bytes], flags_in: Callable[[int], int], flags_out: Callable[[int], int]
-    ) -> None:
-        self.pack_stat = pack_stat
-        self.flags_in = flags_in
-        self.flags_out = flags_out
+_SHM_DEV, _ROOT_DEV, _DEV_DEV, _PIPE_DEV, _ANON_DEV, _PROC_DEV, _TMP_DEV, _DEV_SHM_DEV = 1, 2, 5, 8, 9, 12, 14, 15
+_FIRST_DEV = 16  # further mounts
 
 
 class ImageBacking:
@@ -95,7 +74,7 @@ class Vfs:
         config = kernel.config
         self.kernel = kernel
         kernel.vfs = self  # inodes ask for the time while they are made
-        self.abi = _abi(kernel.system.arch.name)
+        self.abi = make_abi(kernel.system.arch.name)
         self.mounts: list[Mount] = []  # in order of mounting
         self.internal: dict[int, Mount] = {}  # by s_dev: mounts of pipes and the like, outside the tree
         self.tty = HostTty()

@@ -1,0 +1,233 @@
+"""/proc/PID/mem, pagemap and clear_refs (fs/proc/base.c, task_mmu.c)."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from guest.file import OpenFile
+from guest.vfs_flags import SEEK_CUR, SEEK_SET
+from mm.errors import Errno
+from mm.gup import access_remote_vm
+from mm.memory_cow import vm_normal_page
+from mm.memory_rss import page_anon
+from mm.mmap import vma_set_page_prot
+from mm.pgtable import pte_range, walk_pmds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from guest.procfs import ProcInode
+    from guest.task import Task
+    from guest.vfs_types import Path
+    from mm.types import MmStruct, Page, VmAreaStruct
+
+from mm.flags import PG_REFERENCED, VM_PFNMAP
+
+PM_ENTRY_BYTES = 8
+PM_SOFT_DIRTY, PM_MMAP_EXCLUSIVE, PM_FILE, PM_PRESENT = 1 << 55, 1 << 56, 1 << 61, 1 << 63
+PM_PFRAME_MASK = (1 << 55) - 1
+CAP_SYS_ADMIN = 21
+CLEAR_REFS_ALL, CLEAR_REFS_ANON, CLEAR_REFS_MAPPED, CLEAR_REFS_SOFT_DIRTY, CLEAR_REFS_MM_HIWATER_RSS = range(1, 6)
+
+
+class AddressFile(OpenFile):
+    """A file whose position is an address, or counts pages (mem_lseek())."""
+
+    def __init__(self, path: Path, inode: ProcInode, flags: int, task: Task) -> None:
+        super().__init__(path, inode, flags)
+        self.mm: MmStruct | None = inode.access_mm(task)
+
+    def live_mm(self) -> MmStruct | None:
+        """The mm, unless its last user is gone."""
+        return self.mm if self.mm is not None and self.mm.mm_users > 0 else None
+
+    def llseek(self, task: Task, offset: int, whence: int) -> int:
+        if whence == SEEK_CUR:
+            offset += self.f_pos
+        elif whence != SEEK_SET:
+            raise Errno(errno.EINVAL)
+        self.f_pos = offset & 0xFFFFFFFFFFFFFFFF
+        return self.f_pos
+
+
+class MemFile(AddressFile):
+    """/proc/PID/mem: the task's memory by address, as ptrace would reach it."""
+
+    def read(self, task: Task, pos: int, count: int) -> bytes:
+        mm = self.live_mm()
+        if mm is None or not count:
+            return b""
+        data = bytes(access_remote_vm(mm, pos, count))
+        if not data:
+            raise Errno(errno.EIO)
+        return data
+
+    def write(self, task: Task, pos: int, data: bytes) -> int:
+        mm = self.live_mm()
+        if mm is None or not data:
+            return 0
+        done = len(access_remote_vm(mm, pos, bytes(data)))
+        if not done:
+            raise Errno(errno.EIO)
+        return done
+
+
+def open_mem(path: Path, inode: ProcInode, flags: int, task: Task) -> OpenFile:
+    """mem_open(). Raises EACCES."""
+    return MemFile(path, inode, flags, task)
+
+
+# pagemap
+
+
+class PagemapFile(AddressFile):
+    """/proc/PID/pagemap: 8 bytes a page. Frame numbers are shown to CAP_SYS_ADMIN only."""
+
+    def __init__(self, path: Path, inode: ProcInode, flags: int, task: Task) -> None:
+        super().__init__(path, inode, flags, task)
+        self.show_pfn = task.capable(CAP_SYS_ADMIN)
+
+    def read(self, task: Task, pos: int, count: int) -> bytes:
+        mm = self.live_mm()
+        if mm is None:
+            return b""
+        if pos % PM_ENTRY_BYTES or count % PM_ENTRY_BYTES:
+            raise Errno(errno.EINVAL)
+        start = (pos // PM_ENTRY_BYTES) << mm.arch.page_shift
+        end = min(start + ((count // PM_ENTRY_BYTES) << mm.arch.page_shift), mm.task_size)
+        if start >= end:
+            return b""
+        return b"".join(self.entries(mm, start, end))
+
+    def entries(self, mm: MmStruct, start: int, end: int) -> Iterator[bytes]:
+        """pagemap_read()'s walk: the entries of [start, end)."""
+        vma = mm.ops.find_vma(mm, start)
+        while start < end:
+            if vma is None or start < vma.vm_start:
+                following = end if vma is None else min(end, vma.vm_start)
+                yield from self.hole(mm, start, following)
+            else:
+                following = min(end, vma.vm_end)
+                yield from self.area(mm, vma, start, following)
+                vma = vma.vm_next
+            start = following
+
+    def hole(self, mm: MmStruct, start: int, end: int) -> Iterator[bytes]:
+        """pagemap_pte_hole(): nothing is mapped; an area may still be soft-dirty."""
+        shift = mm.arch.page_shift
+        while start < end:
+            vma = mm.ops.find_vma(mm, start)
+            stop = end if vma is None else min(end, vma.vm_start)
+            if stop > start:
+                yield bytes(PM_ENTRY_BYTES * ((stop - start) >> shift))
+                start = stop
+            if vma is None:
+                return
+            stop = min(end, vma.vm_end)
+            if stop > start:
+                flags = PM_SOFT_DIRTY if vma.vm_flags & mm.arch.VM_SOFTDIRTY else 0
+                yield flags.to_bytes(8, "little") * ((stop - start) >> shift)
+                start = stop
+
+    def area(self, mm: MmStruct, vma: VmAreaStruct, start: int, end: int) -> Iterator[bytes]:
+        """The part [start, end) of an area."""
+        if vma.vm_flags & VM_PFNMAP:
+            yield from self.hole(mm, start, end)
+            return
+        words = mm.system.words
+        for first, last, pmd in walk_pmds(mm, start, end):
+            if first > start:
+                yield from self.hole(mm, start, first)
+            low, high = pte_range(mm, pmd, first, last)
+            for pte in words[low:high].tolist():
+                yield self.entry(mm, vma, pte).to_bytes(8, "little")
+            start = last
+        if start < end:
+            yield from self.hole(mm, start, end)
+
+    def entry(self, mm: MmStruct, vma: VmAreaStruct, pte: int) -> int:
+        """pte_to_pagemap_entry()."""
+        arch, frame, flags = mm.arch, 0, 0
+        page: Page | None = None
+        if arch.pte_present(pte):
+            frame = arch.pte_pfn(pte) if self.show_pfn else 0
+            flags = PM_PRESENT | (PM_SOFT_DIRTY if arch.pte_soft_dirty(pte) else 0)
+            page = vm_normal_page(mm, pte)
+        if page is not None:
+            flags |= 0 if page_anon(page) else PM_FILE
+            flags |= PM_MMAP_EXCLUSIVE if page.mapcount == 1 else 0
+        if vma.vm_flags & arch.VM_SOFTDIRTY:
+            flags |= PM_SOFT_DIRTY
+        return frame & PM_PFRAME_MASK | flags
+
+
+def open_pagemap(path: Path, inode: ProcInode, flags: int, task: Task) -> OpenFile:
+    """pagemap_open(). Raises EACCES."""
+    return PagemapFile(path, inode, flags, task)
+
+
+# clear_refs
+
+
+def show_nothing(inode: ProcInode, task: Task) -> bytes:
+    """A file that can only be written."""
+    raise Errno(errno.EINVAL)
+
+
+def store_clear_refs(inode: ProcInode, task: Task, pos: int, data: bytes) -> int:
+    """clear_refs_write(): 1-3 clear Accessed bits, 4 soft-dirty bits, 5 the peak of rss. Raises EINVAL."""
+    text = data[:12].partition(b"\0")[0].strip()
+    if not text.lstrip(b"+-").isdigit():
+        raise Errno(errno.EINVAL)
+    kind = int(text)
+    if not CLEAR_REFS_ALL <= kind <= CLEAR_REFS_MM_HIWATER_RSS:
+        raise Errno(errno.EINVAL)
+    mm = inode.task.mm
+    if mm is not None and kind == CLEAR_REFS_MM_HIWATER_RSS:
+        mm.hiwater_rss = sum(max(mm.rss_stat[index], 0) for index in (0, 1, 3))
+    elif mm is not None:
+        clear_refs(mm, kind)
+    return min(len(data), 12)
+
+
+def clear_refs(mm: MmStruct, kind: int) -> None:
+    """The walk of clear_refs_write()."""
+    soft_dirty = kind == CLEAR_REFS_SOFT_DIRTY
+    vma = mm.mmap
+    while vma is not None:
+        if soft_dirty and vma.vm_flags & mm.arch.VM_SOFTDIRTY:
+            vma.vm_flags &= ~mm.arch.VM_SOFTDIRTY
+            vma_set_page_prot(vma)
+        vma = vma.vm_next
+    mm.ops.find_vma(mm, 0)  # walk_page_range() looks its first area up
+    vma = mm.mmap
+    while vma is not None:
+        skip = (kind == CLEAR_REFS_ANON and vma.vm_file is not None) or (
+            kind == CLEAR_REFS_MAPPED and vma.vm_file is None
+        )
+        if not skip and not vma.vm_flags & VM_PFNMAP:
+            clear_area(mm, vma, soft_dirty)
+        vma = vma.vm_next
+
+
+def clear_area(mm: MmStruct, vma: VmAreaStruct, soft_dirty: bool) -> None:
+    """clear_refs_pte_range() over one area."""
+    arch, words = mm.arch, mm.system.words
+    for start, end, pmd in walk_pmds(mm, vma.vm_start, vma.vm_end):
+        first, last = pte_range(mm, pmd, start, end)
+        for index in range(first, last):
+            pte = words[index]
+            if not arch.pte_present(pte):
+                continue
+            if soft_dirty:
+                new = arch.pte_clear_soft_dirty(arch.pte_wrprotect(pte))
+            else:
+                page = vm_normal_page(mm, pte)
+                if page is None:
+                    continue
+                new = arch.pte_mkold(pte)
+                page.flags &= ~PG_REFERENCED
+            if new != pte:
+                words[index] = new
+                mm.tlb_flush_pending = True
