@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from mm.types import File, MmStruct
 
 _MASK64 = 0xFFFFFFFFFFFFFFFF
+_MAX_ERRNO = 4095
 _MAX_LFS_FILESIZE = 0x7FFFFFFFFFFFFFFF
 _MAP_32BIT = 0x40
 _MAP_HUGE_2MB = 21 << 26
@@ -173,6 +174,8 @@ def get_unmapped_area(mm: MmStruct, file: File | None, addr: int, length: int, p
     if length > task_size:
         raise Errno(errno.ENOMEM)
     addr = mm.get_unmapped_area(mm, file, addr, length, pgoff, flags)
+    if addr > _MASK64 - _MAX_ERRNO:  # IS_ERR_VALUE(): a fixed address this high is taken for an errno
+        raise Errno(_MASK64 + 1 - addr)
     if addr > task_size - length:
         raise Errno(errno.ENOMEM)
     if addr & (mm.arch.page_size - 1):
