@@ -180,12 +180,14 @@ def can_do_pageout(vma: VmAreaStruct) -> bool:
     return owner_or_writable is None or bool(owner_or_writable(vma.vm_mm.system.current))
 
 
-def madvise_willneed(vma: VmAreaStruct) -> VmAreaStruct | None:
-    """Read ahead. Nothing is swapped out and files live in memory, so only the walk's next step is decided here.
+def madvise_willneed(vma: VmAreaStruct, start: int) -> VmAreaStruct | None:
+    """Read ahead. Nothing is swapped out and files live in memory, so all that shows is which area is looked up.
 
     None where the kernel lets go of the lock for the file's fadvise, and looks the next area up anew.
     """
     file = vma.vm_file
+    if file is None:
+        vma.vm_mm.ops.find_vma(vma.vm_mm, start)  # walk_page_range(), in search of swapped pages
     return vma if file is None or file.f_mapping.a_ops is not None else None
 
 
@@ -234,7 +236,7 @@ def madvise_vma(
         madvise_remove(vma, start, end)
         return None
     if behavior == MADV_WILLNEED:
-        return madvise_willneed(vma)
+        return madvise_willneed(vma, start)
     if behavior in (MADV_DONTNEED, MADV_FREE, MADV_COLD, MADV_PAGEOUT):
         if not can_madv_lru_vma(vma):
             raise Errno(errno.EINVAL)

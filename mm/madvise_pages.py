@@ -31,6 +31,7 @@ def madvise_free_page_range(vma: VmAreaStruct, start: int, end: int) -> None:
     mm = vma.vm_mm
     arch = mm.arch
     words = mm.system.words
+    mm.ops.find_vma(mm, start)  # walk_page_range() looks the area up, and the cache learns it
     for first, last, pmd in walk_pmds(mm, start, end):
         entry = words[pmd]
         if arch.pmd_trans_huge(entry) and not _huge_pmd(vma, first, last, pmd, True):
@@ -58,6 +59,7 @@ def madvise_cold_page_range(vma: VmAreaStruct, start: int, end: int, pageout: bo
     mm = vma.vm_mm
     arch = mm.arch
     words = mm.system.words
+    mm.ops.find_vma(mm, start)  # walk_page_range() looks the area up, and the cache learns it
     for first, last, pmd in walk_pmds(mm, start, end):
         entry = words[pmd]
         if arch.pmd_trans_huge(entry) and not _huge_pmd(vma, first, last, pmd, False):

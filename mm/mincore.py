@@ -54,6 +54,7 @@ def do_mincore(mm: MmStruct, addr: int, pages: int) -> bytes:
     if not can_do_mincore(vma):
         return b"\1" * ((end - addr) >> shift)
     words = mm.system.words
+    mm.ops.find_vma(mm, addr)  # as walk_page_range() does
     vec = []
     done = addr
     for first, last, pmd in walk_pmds(mm, addr, end):
