@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
+
+from mm.errors import Errno
 
 if TYPE_CHECKING:
     from guest.hw import Cpu
@@ -91,6 +94,10 @@ class GuestArch:
     def page_fault(self, kernel: Kernel, task: Task, error_code: int, address: int) -> None:
         """A memory fault of user code: resolve it or queue its signal."""
         raise NotImplementedError
+
+    def prctl(self, task: Task, option: int, argument: int) -> int:
+        """The options of prctl that depend on the architecture. Raises Errno(EINVAL) for those it has not."""
+        raise Errno(errno.EINVAL)
 
     def arch_prctl(self, kernel: Kernel, task: Task, option: int, value: int) -> int:
         """arch_prctl, where there is one."""

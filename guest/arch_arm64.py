@@ -39,7 +39,6 @@ from guest.siginfo import (
     TRAP_TRACE,
 )
 from guest.signal import (
-    force_sig,
     force_sig_fault,
     sas_ss_flags,
     sas_ss_reset,

@@ -380,6 +380,15 @@ class X86_64(GuestArch):  # noqa: N801 - the architecture's name
         regs[RSP] = regs[RSP] + 8 & _MASK
         return True
 
+    def prctl(self, task: Task, option: int, argument: int) -> int:
+        """PR_GET_TSC and PR_SET_TSC: the time stamp counter may be read."""
+        if option == 25:
+            put_user(task, argument, 1, 4)
+            return 0
+        if option == 26 and argument == 1:
+            return 0
+        return super().prctl(task, option, argument)
+
     def arch_prctl(self, kernel: Kernel, task: Task, option: int, value: int) -> int:
         """do_arch_prctl_64() and do_arch_prctl_common()."""
         cpu = kernel.cpu

@@ -277,7 +277,6 @@ class Bprm:
         task.trap_nr = task.error_code = task.cr2 = task.fault_address = task.fault_code = 0
         task.robust_list = 0
         task.clear_child_tid = 0
-        task.rseq = task.rseq_len = task.rseq_sig = 0
         self.entry = entry
 
 

@@ -184,7 +184,6 @@ def _exit_notify(task: Task, group_dead: bool) -> None:
         _kill_orphaned_pgrp(task.group_leader, None)
     task.state = TASK_ZOMBIE
     task.exit_state = TASK_ZOMBIE
-    signal = task.signal
     if task.group_leader is task:
         autoreap = not _other_threads(task) and do_notify_parent(task, task.exit_signal)
     else:

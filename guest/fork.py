@@ -142,7 +142,9 @@ def _copy_process(task: Task, args: CloneArgs) -> Task:
     if child.set_child_tid:
         kernel.on_first_run(child)
     if flags & CLONE_PIDFD:
-        _try_put(task, args.pidfd, kernel.make_pidfd(task, child))
+        from guest.pidfd import make_pidfd
+
+        _try_put(task, args.pidfd, make_pidfd(task, child, 0))
     return child
 
 
@@ -177,8 +179,6 @@ def _inherit(child: Task, task: Task, flags: int) -> None:
     child.start_time = task.kernel.clock.now
     if flags & (CLONE_VM | CLONE_VFORK) != CLONE_VM:
         child.sas_ss_sp, child.sas_ss_size, child.sas_ss_flags = task.sas_ss_sp, task.sas_ss_size, task.sas_ss_flags
-    if not flags & CLONE_VM:
-        child.rseq, child.rseq_len, child.rseq_sig = task.rseq, task.rseq_len, task.rseq_sig
     child.did_exec = False
 
 

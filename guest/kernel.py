@@ -14,7 +14,7 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from guest.clock import TRAP_NSEC, Clock
+from guest.clock import NSEC_PER_SEC, TRAP_NSEC, Clock
 from guest.cred import CAP_FULL_SET, Cred
 from guest.events import SyscallEnter, SyscallExit, TaskSwitch
 from guest.sched import (
@@ -487,6 +487,10 @@ class Kernel:
         queue = self.sysctls.get("signalfd")
         if queue is not None:
             queue.wake_all()
+
+    def jiffies64(self) -> int:
+        """Ticks since five minutes before the 32-bit counter wraps (INITIAL_JIFFIES)."""
+        return (-300 * self.hz & 0xFFFFFFFF) + self.clock.now * self.hz // NSEC_PER_SEC
 
     def randomize(self, task: Task) -> bool:
         """Whether addresses of this task are randomised at all (personality and sysctl)."""

@@ -415,6 +415,7 @@ def kill_pgrp_info(sender: Task, signo: int, info: SigInfo, pgrp: int) -> None:
 def do_notify_parent(task: Task, signo: int) -> bool:
     """Tell the parent a child died; True when it does not care and the child is to reap itself."""
     parent = task.real_parent
+    task.signal.wait_pidfd.wake_all()
     if signo != SIGCHLD and task.parent_exec_id != parent.self_exec_id:
         signo = SIGCHLD
     status = task.exit_code & 0x7F

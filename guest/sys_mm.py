@@ -62,9 +62,44 @@ def sys_brk(task: Task, addr: int) -> int:
     return brk(mm, addr)
 
 
+def sys_mremap(task: Task, addr: int, old_len: int, new_len: int, flags: int, new_addr: int) -> int:
+    """mremap."""
+    from mm.mremap import mremap
+
+    mm = task.mm
+    assert mm is not None
+    return mremap(mm, addr, old_len, new_len, flags, new_addr)
+
+
+def sys_pkey_mprotect(task: Task, start: int, length: int, prot: int, pkey: int) -> int:
+    """pkey_mprotect: without protection keys only the key -1 is one."""
+    from mm.mprotect import do_mprotect_pkey
+
+    mm = task.mm
+    assert mm is not None
+    do_mprotect_pkey(mm, start, length, prot, s32(pkey))
+    return 0
+
+
+def sys_pkey_alloc(task: Task, flags: int, access_rights: int) -> int:
+    """pkey_alloc: no CPU here has keys to give (ENOSPC)."""
+    if flags or access_rights & ~3:
+        raise Errno(errno.EINVAL)
+    raise Errno(errno.ENOSPC)
+
+
+def sys_pkey_free(task: Task, pkey: int) -> int:
+    """pkey_free: no key was ever given."""
+    raise Errno(errno.EINVAL)
+
+
 CALLS = (
     Call("mmap", sys_mmap, PARTIAL, "no huge pages are reserved: MAP_HUGETLB is ENOMEM"),
     Call("munmap", sys_munmap, FULL),
     Call("mprotect", sys_mprotect, FULL),
     Call("brk", sys_brk, FULL),
+    Call("mremap", sys_mremap, FULL),
+    Call("pkey_mprotect", sys_pkey_mprotect, FULL),
+    Call("pkey_alloc", sys_pkey_alloc, FULL),
+    Call("pkey_free", sys_pkey_free, FULL),
 )

@@ -6,16 +6,16 @@ import errno
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from guest.cred import CAP_SETPCAP, CAP_SYS_ADMIN, CAP_SYS_RESOURCE, SECURE_KEEP_CAPS
+from guest.cred import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from guest.exec import do_execveat
 from guest.exit import do_exit, do_group_exit
-from guest.fork import CLONE_PIDFD, CLONE_VFORK, CLONE_VM, CSIGNAL, CloneArgs, kernel_clone
+from guest.fork import CLONE_VFORK, CLONE_VM, CSIGNAL, CloneArgs, kernel_clone
 from guest.siginfo import SIGCHLD
 from guest.sys_mm import s32
 from guest.syscalls import FULL, PARTIAL, Call
 from guest.task import RLIM_NLIMITS
 from mm.errors import Errno
-from mm.uaccess import access_ok, clear_user, copy_from_user, copy_to_user, get_user, put_user, strncpy_from_user
+from mm.uaccess import access_ok, copy_from_user, copy_to_user, get_user, put_user, strncpy_from_user
 
 if TYPE_CHECKING:
     from guest.task import Task
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PATH_MAX = 4096
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH = 0x100, 0x1000
-_U64 = 0xFFFFFFFFFFFFFFFF
+NR_OPEN = 1 << 20
 _RLIMIT = Struct("<QQ")
 
 
@@ -241,7 +241,7 @@ def _do_prlimit(task: Task, target: Task, resource: int, new: tuple[int, int] | 
     if new is not None:
         if new[0] > new[1]:
             raise Errno(errno.EINVAL)
-        if resource == 7 and new[1] > task.kernel.nr_open:
+        if resource == 7 and new[1] > NR_OPEN:
             raise Errno(errno.EPERM)
         if new[1] > limit[1] and not task.capable(CAP_SYS_RESOURCE):
             raise Errno(errno.EPERM)
@@ -309,37 +309,6 @@ def sys_get_robust_list(task: Task, pid: int, head_ptr: int, len_ptr: int) -> in
     return 0
 
 
-def sys_rseq(task: Task, address: int, length: int, flags: int, sig: int) -> int:
-    """rseq: registration. A task is never migrated or preempted inside a critical section here."""
-    flags, sig, length = s32(flags), sig & 0xFFFFFFFF, length & 0xFFFFFFFF
-    if flags & 1:  # RSEQ_FLAG_UNREGISTER
-        if flags & ~1 or task.rseq != address or not task.rseq or length != 32:
-            raise Errno(errno.EINVAL)
-        if task.rseq_sig != sig:
-            raise Errno(errno.EPERM)
-        _rseq_ids(task, 0, 0xFFFFFFFF)
-        task.rseq = task.rseq_sig = 0
-        return 0
-    if flags:
-        raise Errno(errno.EINVAL)
-    if task.rseq:
-        if task.rseq != address or length != 32:
-            raise Errno(errno.EINVAL)
-        raise Errno(errno.EPERM if task.rseq_sig != sig else errno.EBUSY)
-    if address & 31 or length != 32:
-        raise Errno(errno.EINVAL)
-    if not access_ok(task, address, length):
-        raise Errno(errno.EFAULT)
-    task.rseq, task.rseq_len, task.rseq_sig = address, length, sig
-    _rseq_ids(task, 0, 0)
-    return 0
-
-
-def _rseq_ids(task: Task, cpu_id_start: int, cpu_id: int) -> None:
-    put_user(task, task.rseq, cpu_id_start, 4)
-    put_user(task, task.rseq + 4, cpu_id, 4)
-
-
 CALLS = (
     Call("getpid", sys_getpid, FULL),
     Call("gettid", sys_gettid, FULL),
@@ -366,5 +335,4 @@ CALLS = (
     Call("arch_prctl", sys_arch_prctl, PARTIAL, "no ARCH_MAP_VDSO_64", "x86_64"),
     Call("set_robust_list", sys_set_robust_list, FULL),
     Call("get_robust_list", sys_get_robust_list, FULL),
-    Call("rseq", sys_rseq, PARTIAL, "registered; no critical section is ever interrupted"),
 )

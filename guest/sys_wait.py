@@ -7,6 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from guest.exit import release_task
+from guest.pidfd import pidfd_pid
 from guest.sched import TASK_ZOMBIE, sleep_on
 from guest.siginfo import CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SIGCHLD, SIGCONT
 from guest.sys_mm import s32
@@ -182,7 +183,7 @@ def sys_waitid(task: Task, which: int, upid: int, infop: int, options: int, ru: 
     elif which == P_PIDFD:
         if upid < 0:
             raise Errno(errno.EINVAL)
-        kind, pid = PIDTYPE_TGID, task.kernel.pidfd_pid(task, upid)
+        kind, pid = PIDTYPE_TGID, pidfd_pid(task, upid)
     else:
         raise Errno(errno.EINVAL)
     wo = WaitOpts(kind, pid, options, bool(ru))

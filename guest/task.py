@@ -100,9 +100,11 @@ class SignalStruct:
         self.group_stop_count = 0
         self.group_exit_task: Task | None = None  # an exec that waits for the other threads
         self.wait_chldexit = WaitQueue("a child")
+        self.wait_pidfd = WaitQueue("a pidfd")
         self.pgrp = 0
         self.session = 0
         self.leader = False  # of its session
+        self.membarrier = 0  # MEMBARRIER_CMD_REGISTER_* made
         self.tty: Any = None  # controlling terminal
         self.is_child_subreaper = False
         self.has_child_subreaper = False
@@ -193,9 +195,8 @@ class Task(TaskStruct):
         self.utime = self.stime = 0  # ns
         self.start_time = 0  # ns since boot
         self.nvcsw = self.nivcsw = 0
-        self.rseq = 0
-        self.rseq_len = 0
-        self.rseq_sig = 0
+        self.mce_kill = 2  # PR_MCE_KILL_DEFAULT
+        self.io_flusher = False
         self.io_context = 0  # ioprio
         self.self_exec_id = 0
         self.parent_exec_id = 0

@@ -114,8 +114,8 @@ class Timers:
             self.update(signal)
 
     def rearm_posix(self, signal: SignalStruct, info: SigInfo) -> None:
-        """A POSIX timer's signal was taken: its overrun count starts again."""
+        """A POSIX timer's signal was taken: it reports its overruns, and their count starts again."""
         ident = int.from_bytes(info.fields[0:4], "little", signed=True)
         timer: Any = signal.posix_timers.get(ident)
         if timer is not None:
-            timer.queued = None
+            timer.taken(info)

@@ -1,0 +1,280 @@
+"""System calls of scheduling: there is one CPU and one deterministic queue, so most of them only keep what they are told."""
+
+from __future__ import annotations
+
+import errno
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from guest.cred import CAP_SYS_ADMIN, CAP_SYS_NICE
+from guest.sys_mm import s32
+from guest.syscalls import FULL, PARTIAL, Call
+from mm.errors import Errno
+from mm.uaccess import copy_from_user, copy_to_user, get_user, put_user
+
+if TYPE_CHECKING:
+    from guest.task import Task
+
+SCHED_NORMAL, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE = 0, 1, 2, 3, 5, 6
+SCHED_RESET_ON_FORK = 0x40000000
+PRIO_PROCESS, PRIO_PGRP, PRIO_USER = 0, 1, 2
+RLIMIT_NICE, RLIMIT_RTPRIO = 13, 14
+_ATTR = Struct("<IIQiIQQQII")
+
+
+def _find(task: Task, pid: int) -> Task:
+    pid = s32(pid)
+    if pid < 0:
+        raise Errno(errno.EINVAL)
+    target = task if not pid else task.kernel.find_task(pid)
+    if target is None:
+        raise Errno(errno.ESRCH)
+    return target
+
+
+def sys_sched_yield(task: Task) -> int:
+    """sched_yield."""
+    task.kernel.yield_current()
+    return 0
+
+
+def sys_sched_getaffinity(task: Task, pid: int, length: int, mask: int) -> int:
+    """sched_getaffinity: CPU 0; the bytes of a cpumask."""
+    length &= 0xFFFFFFFF
+    if length & 7 or length * 8 < 4:
+        raise Errno(errno.EINVAL)
+    _find(task, pid)
+    copy_to_user(task, mask, (1).to_bytes(8, "little"))
+    return 8
+
+
+def sys_sched_setaffinity(task: Task, pid: int, length: int, mask: int) -> int:
+    """sched_setaffinity: CPU 0 must be among them."""
+    wanted = int.from_bytes(copy_from_user(task, mask, min(length & 0xFFFFFFFF, 8)), "little")
+    target = _find(task, pid)
+    if target.cred.uid != task.cred.euid and target.cred.euid != task.cred.euid and not task.capable(CAP_SYS_NICE):
+        raise Errno(errno.EPERM)
+    if not wanted & 1:
+        raise Errno(errno.EINVAL)
+    return 0
+
+
+def _priority_range(policy: int) -> tuple[int, int]:
+    if policy in (SCHED_FIFO, SCHED_RR):
+        return 1, 99
+    if policy in (SCHED_NORMAL, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE):
+        return 0, 0
+    raise Errno(errno.EINVAL)
+
+
+def sys_sched_get_priority_max(task: Task, policy: int) -> int:
+    """sched_get_priority_max."""
+    return _priority_range(s32(policy))[1]
+
+
+def sys_sched_get_priority_min(task: Task, policy: int) -> int:
+    """sched_get_priority_min."""
+    return _priority_range(s32(policy))[0]
+
+
+def _set_scheduler(task: Task, target: Task, policy: int, priority: int) -> None:
+    """__sched_setscheduler(): raises Errno(EINVAL), EPERM."""
+    policy &= ~SCHED_RESET_ON_FORK
+    if policy not in (SCHED_NORMAL, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE):
+        raise Errno(errno.EINVAL)
+    low, high = _priority_range(policy)
+    if not low <= priority <= high:
+        raise Errno(errno.EINVAL)
+    if not task.capable(CAP_SYS_NICE):
+        if policy in (SCHED_FIFO, SCHED_RR):
+            limit = target.rlimit(RLIMIT_RTPRIO)
+            if (policy != target.policy and not limit) or (priority > target.rt_priority and priority > limit):
+                raise Errno(errno.EPERM)
+        if target.cred.euid != task.cred.euid and target.cred.uid != task.cred.euid:
+            raise Errno(errno.EPERM)
+    target.policy, target.rt_priority = policy, priority
+
+
+def sys_sched_setscheduler(task: Task, pid: int, policy: int, param: int) -> int:
+    """sched_setscheduler."""
+    policy = s32(policy)
+    if policy < 0 or not param or s32(pid) < 0:
+        raise Errno(errno.EINVAL)
+    priority = s32(get_user(task, param, 4))
+    _set_scheduler(task, _find(task, pid), policy, priority)
+    return 0
+
+
+def sys_sched_setparam(task: Task, pid: int, param: int) -> int:
+    """sched_setparam."""
+    if not param or s32(pid) < 0:
+        raise Errno(errno.EINVAL)
+    priority = s32(get_user(task, param, 4))
+    target = _find(task, pid)
+    _set_scheduler(task, target, target.policy, priority)
+    return 0
+
+
+def sys_sched_getscheduler(task: Task, pid: int) -> int:
+    """sched_getscheduler."""
+    return _find(task, pid).policy
+
+
+def sys_sched_getparam(task: Task, pid: int, param: int) -> int:
+    """sched_getparam."""
+    if not param:
+        raise Errno(errno.EINVAL)
+    put_user(task, param, _find(task, pid).rt_priority, 4)
+    return 0
+
+
+def sys_sched_rr_get_interval(task: Task, pid: int, interval: int) -> int:
+    """sched_rr_get_interval: 100 ms for SCHED_RR, 0 for SCHED_FIFO, a fair slice otherwise."""
+    policy = _find(task, pid).policy
+    nanoseconds = {SCHED_RR: 100_000_000, SCHED_FIFO: 0}.get(policy, 4_000_000)
+    copy_to_user(task, interval, Struct("<qq").pack(0, nanoseconds))
+    return 0
+
+
+def sys_sched_getattr(task: Task, pid: int, uattr: int, size: int, flags: int) -> int:
+    """sched_getattr."""
+    size &= 0xFFFFFFFF
+    if not uattr or s32(pid) < 0 or size > task.system.arch.page_size or size < 48 or flags & 0xFFFFFFFF:
+        raise Errno(errno.EINVAL)
+    target = _find(task, pid)
+    size = min(size, _ATTR.size)
+    image = _ATTR.pack(size, target.policy, 0, target.nice, target.rt_priority, 0, 0, 0, 0, 1024)
+    copy_to_user(task, uattr, image[:size])
+    return 0
+
+
+def sys_sched_setattr(task: Task, pid: int, uattr: int, flags: int) -> int:
+    """sched_setattr: policies but SCHED_DEADLINE."""
+    if not uattr or s32(pid) < 0 or flags & 0xFFFFFFFF:
+        raise Errno(errno.EINVAL)
+    size = get_user(task, uattr, 4) or 48
+    if size < 48 or size > task.system.arch.page_size:
+        put_user(task, uattr, _ATTR.size, 4)
+        raise Errno(errno.E2BIG)
+    image = copy_from_user(task, uattr, min(size, _ATTR.size)).ljust(_ATTR.size, b"\0")
+    _, policy, _, nice, priority, *_ = _ATTR.unpack(image)
+    target = _find(task, pid)
+    _set_scheduler(task, target, policy, priority)
+    if policy in (SCHED_NORMAL, SCHED_BATCH):
+        _set_one_prio(task, target, max(-20, min(19, nice)))
+    return 0
+
+
+# ---- nice
+
+
+def _members(task: Task, which: int, who: int) -> list[Task]:
+    kernel = task.kernel
+    if which == PRIO_PROCESS:
+        target = task if not who else kernel.find_task(who)
+        return [] if target is None else [target]
+    if which == PRIO_PGRP:
+        pgrp = who or task.signal.pgrp
+        return [t for t in kernel.tasks.values() if t.signal.pgrp == pgrp and t is not kernel.init]
+    if which == PRIO_USER:
+        uid = who & 0xFFFFFFFF or task.cred.uid
+        return [t for t in kernel.tasks.values() if t.cred.uid == uid]
+    raise Errno(errno.EINVAL)
+
+
+def _set_one_prio(task: Task, target: Task, nice: int) -> None:
+    """set_one_prio(). Raises Errno(EPERM), EACCES."""
+    cred, tcred = task.cred, target.cred
+    if cred.euid not in (tcred.uid, tcred.euid) and not task.capable(CAP_SYS_NICE):
+        raise Errno(errno.EPERM)
+    if nice < target.nice and 20 - nice > target.rlimit(RLIMIT_NICE) and not task.capable(CAP_SYS_NICE):
+        raise Errno(errno.EACCES)
+    target.nice = nice
+
+
+def sys_setpriority(task: Task, which: int, who: int, niceval: int) -> int:
+    """setpriority."""
+    nice = max(-20, min(19, s32(niceval)))
+    number = errno.ESRCH
+    for target in _members(task, s32(which), s32(who)):
+        try:
+            _set_one_prio(task, target, nice)
+            if number == errno.ESRCH:
+                number = 0
+        except Errno as e:
+            number = e.number
+    if number:
+        raise Errno(number)
+    return 0
+
+
+def sys_getpriority(task: Task, which: int, who: int) -> int:
+    """getpriority: 20 minus the nice value, so that it is never negative."""
+    values = [20 - target.nice for target in _members(task, s32(which), s32(who))]
+    if not values:
+        raise Errno(errno.ESRCH)
+    return max(values)
+
+
+def sys_ioprio_get(task: Task, which: int, who: int) -> int:
+    """ioprio_get."""
+    if s32(which) not in (1, 2, 3):
+        raise Errno(errno.EINVAL)
+    found = _members(task, s32(which) - 1, s32(who))
+    if not found:
+        raise Errno(errno.ESRCH)
+    return max(target.io_context for target in found)
+
+
+def sys_ioprio_set(task: Task, which: int, who: int, ioprio: int) -> int:
+    """ioprio_set."""
+    kind = ioprio >> 13 & 7
+    if kind > 3 or (kind in (1, 2) and ioprio & 0x1FFF >= 8) or (kind == 0 and ioprio & 0x1FFF):
+        raise Errno(errno.EINVAL)
+    if kind == 1 and not task.capable(CAP_SYS_ADMIN) and not task.capable(CAP_SYS_NICE):
+        raise Errno(errno.EPERM)
+    if s32(which) not in (1, 2, 3):
+        raise Errno(errno.EINVAL)
+    found = _members(task, s32(which) - 1, s32(who))
+    if not found:
+        raise Errno(errno.ESRCH)
+    for target in found:
+        target.io_context = ioprio & 0xFFFF
+    return 0
+
+
+def sys_membarrier(task: Task, cmd: int, flags: int) -> int:
+    """membarrier: one CPU is always in order; only the registrations count."""
+    cmd = s32(cmd)
+    if flags & 0xFFFFFFFF:
+        raise Errno(errno.EINVAL)
+    if cmd == 0:  # MEMBARRIER_CMD_QUERY
+        return 0x7F
+    if cmd not in (1, 2, 4, 8, 16, 32, 64):
+        raise Errno(errno.EINVAL)
+    if cmd in (4, 16, 64):  # MEMBARRIER_CMD_REGISTER_*
+        task.signal.membarrier |= cmd
+    elif cmd in (8, 32) and not task.signal.membarrier & cmd << 1:
+        raise Errno(errno.EPERM)
+    return 0
+
+
+CALLS = (
+    Call("sched_yield", sys_sched_yield, FULL),
+    Call("sched_getaffinity", sys_sched_getaffinity, FULL),
+    Call("sched_setaffinity", sys_sched_setaffinity, FULL),
+    Call("sched_get_priority_max", sys_sched_get_priority_max, FULL),
+    Call("sched_get_priority_min", sys_sched_get_priority_min, FULL),
+    Call("sched_setscheduler", sys_sched_setscheduler, PARTIAL, "kept, not obeyed"),
+    Call("sched_getscheduler", sys_sched_getscheduler, FULL),
+    Call("sched_setparam", sys_sched_setparam, PARTIAL, "kept, not obeyed"),
+    Call("sched_getparam", sys_sched_getparam, FULL),
+    Call("sched_rr_get_interval", sys_sched_rr_get_interval, PARTIAL, "a fixed slice"),
+    Call("sched_getattr", sys_sched_getattr, FULL),
+    Call("sched_setattr", sys_sched_setattr, PARTIAL, "kept, not obeyed; no SCHED_DEADLINE"),
+    Call("setpriority", sys_setpriority, PARTIAL, "kept, not obeyed"),
+    Call("getpriority", sys_getpriority, FULL),
+    Call("ioprio_get", sys_ioprio_get, FULL),
+    Call("ioprio_set", sys_ioprio_set, PARTIAL, "kept, not obeyed"),
+    Call("membarrier", sys_membarrier, FULL),
+)
