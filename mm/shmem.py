@@ -109,7 +109,7 @@ def materialise(mapping: AddressSpace, info: ShmemInodeInfo, index: int) -> Page
     if len(data) < size:
         data += bytes(size - len(data))
     system.ram[page.pfn * size : (page.pfn + 1) * size] = data
-    page.flags |= PG_UPTODATE | PG_SWAPBACKED | PG_LRU
+    page.flags |= PG_UPTODATE | PG_SWAPBACKED | PG_LRU | PG_DIRTY  # dirty: on Linux it was written when it was unpacked
     add_to_page_cache(mapping, page, index)
     system.nr_shmem += 1
     return page
