@@ -9,7 +9,8 @@ directory entries and never hold '/', '.' or '..'. Symbolic links are data here;
 the guest's root. Device nodes, FIFOs and sockets of the host are never opened. A host process that swaps a directory
 for a link while we walk makes the open fail; and a file whose (device, inode) is not the one seen at lookup is not read.
 
-Owners: a file of the host user who runs pagewalk is shown as 0:0, as in a root file system that user unpacked.
+Owners and modes: a file of the host user who runs pagewalk is shown as 0:0, as in a root file system that user unpacked.
+The mode is the host's; the folder itself is shown as at least 0755.
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ class HostSuper(TmpfsSuper):
         return self.__dict__ | {"root_fd": -1, "file_fds": {}}
 
     def new_root(self, mode: int) -> Inode:
-        fd = self.open_root()
-        return HostInode(self, os.fstat(fd), None, b"")
+        inode = HostInode(self, os.fstat(self.open_root()), None, b"")
+        inode.i_mode |= 0o755  # a root everybody may enter, also when DIR is a private temporary folder
+        return inode
 
     def open_root(self) -> int:
         """Descriptor of the folder. Raises OSError when it cannot be opened."""
