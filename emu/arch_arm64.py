@@ -41,11 +41,13 @@ REG_GENERAL = (*range(REG_X0, REG_X0 + 29), REG_X29, REG_X30, REG_SP)
 
 SP, PC = 31, 32
 EXCP_UDEF, EXCP_SWI, EXCP_PREFETCH_ABORT, EXCP_DATA_ABORT = 1, 2, 3, 4
+ABORTS = (EXCP_DATA_ABORT, EXCP_PREFETCH_ABORT)
 EC_PC_ALIGN = 0x22 << 26 | 1 << 25  # with IL
 EC_UNKNOWN = 1 << 25
 
 # System registers: op0, op1, CRn, CRm, op2.
-SCR_EL3, HCR_EL2, MAIR_EL1, TCR_EL1, SCTLR_EL1 = (3, 6, 1, 1, 0), (3, 4, 1, 1, 0), (3, 0, 10, 2, 0), (3, 0, 2, 0, 2), (3, 0, 1, 0, 0)  # fmt: skip
+SCR_EL3, HCR_EL2, MAIR_EL1 = (3, 6, 1, 1, 0), (3, 4, 1, 1, 0), (3, 0, 10, 2, 0)
+TCR_EL1, SCTLR_EL1 = (3, 0, 2, 0, 2), (3, 0, 1, 0, 0)
 CPACR_EL1 = (3, 0, 1, 0, 2)
 ISAR0, ISAR1, PFR0, PFR1, MMFR2 = (3, 0, 0, 6, 0), (3, 0, 0, 6, 1), (3, 0, 0, 4, 0), (3, 0, 0, 4, 1), (3, 0, 0, 7, 2)
 MIDR_EL1 = (3, 0, 0, 0, 0)
@@ -250,7 +252,7 @@ class Arm64Engine(Engine):
                     restore(handle, context)
                     return
                 pc, sp = regs[PC], regs[SP]
-                if number == EXCP_DATA_ABORT or number == EXCP_PREFETCH_ABORT:
+                if number in ABORTS:
                     page_fault(halves[syndrome], words[address])
                 else:
                     self._exception(kernel, halves[syndrome])

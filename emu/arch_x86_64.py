@@ -5,7 +5,10 @@ mapped. The page fault that follows ends the boot, and is the known fault that c
 `old_exception`. The `int 0x41` at the stub's start calibrates the flag that tells `int 14` from a page fault.
 
 What QEMU leaves undone and the hooks add: the #GP of `int n` (the IDT's gates are closed to ring 3 except 3 and 4), RCX
-and R11 of SYSCALL, the I/O permission check of IN and OUT.
+and R11 of SYSCALL, the I/O permission check of IN and OUT, and the right moment of a fetch fault: QEMU translates
+straight-line code into the next page before it runs any of it, so when that page is absent, the fault comes too early
+and with the RIP of the block's start. Such a block is run with the trap flag, one instruction at a time, until the
+instruction that really needs the page is reached.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ REG_GENERAL = (35, 38, 40, 37, 44, 36, 43, 39, *range(106, 114))  # rax rcx rdx 
 INS_IN, INS_OUT, INS_SYSCALL = 218, 500, 699
 
 RCX, RDX, RSP, R8, R11, RIP = 1, 2, 4, 8, 11, 16
+EFLAGS = 17  # the word behind RIP: the flags QEMU does not keep elsewhere (IF, TF ...)
 
 PRESENT, WRITABLE, USER = 1, 2, 4
 MSR_EFER = 0xC0000080
@@ -73,8 +77,10 @@ KERNEL = 0xFFFFFFFF80000000  # the boot page: GDT at 0, its descriptor at 0x700,
 BOOT_FAULT = 0x5A5A5A5A5000  # where the stub goes: in no table
 MARKER = 0x5EED_0000_CA11_0000
 NO_EXCEPTION = 0xFFFFFFFF
-PF_VECTOR, GP_VECTOR, UD_VECTOR = 14, 13, 6
+PF_VECTOR, GP_VECTOR, UD_VECTOR, DB_VECTOR = 14, 13, 6, 1
+PF_INSTR = 16
 OPEN_GATES = (3, 4)  # int 3 and int 4 are allowed in ring 3
+EFLAGS_TF = 0x100
 
 FXSAVE_INIT = b"\x7f\x03" + bytes(22) + b"\x80\x1f\0\0\xff\xff\0\0" + bytes(480)
 
@@ -105,6 +111,8 @@ class X86Engine(Engine):
     def _boot(self) -> None:
         root = self._build_tables()
         self._boot_root = root << 12
+        self._stepping_to = 0  # page a fetch fault was about, while a block is run step by step
+        self._stepped_from = 0
         self._locate_registers()
         for register, value in zip(REG_GENERAL, (0,) * 16, strict=True):
             self._write_register(register, value)
@@ -162,6 +170,7 @@ class X86Engine(Engine):
         self._save()
         first = self._find_words([*general, pointers[REG_RIP]], "RAX to R15 and RIP")
         self.regs = self._words[first : first + 17]
+        self._flags = first + EFLAGS
         self._cr2 = self._find_words([pointers[REG_CR2]], "CR2")
         self._cr3 = self._find_words([pointers[REG_CR3]], "CR3")
         self._fs = self._find_words([pointers[REG_FS_BASE]], "FS base")
@@ -216,6 +225,7 @@ class X86Engine(Engine):
         self._soft = self._error + 1
         self._expect((soft[self._soft], fault[self._soft]) == (1, 0), "exception_is_int")
         self._expect(self._words[self._cr2] == BOOT_FAULT == self.regs[RIP], "the boot fault's address")
+        self._expect(self._words[self._flags] == EFLAGS_FIXED, "EFLAGS")
 
     def _describe_cpu(self) -> None:
         """What CPUID said: AT_HWCAP is leaf 1's EDX."""
@@ -270,6 +280,11 @@ class X86Engine(Engine):
                 return
             try:
                 save(handle, context)
+                if self._stepping_to or (vector == PF_VECTOR and halves[error] & PF_INSTR):
+                    if self._step(vector):
+                        halves[old] = NO_EXCEPTION
+                        restore(handle, context)
+                        return
                 if vector == PF_VECTOR and not halves[soft]:
                     page_fault(halves[error], words[cr2])
                 else:
@@ -308,6 +323,51 @@ class X86Engine(Engine):
         self._add_hook(UC_HOOK_INSN, HOOK_IN(guarded(self, port)), c_int(INS_IN))
         self._add_hook(UC_HOOK_INSN, HOOK_PLAIN(guarded(self, port)), c_int(INS_OUT))
 
+    def _step(self, vector: int) -> bool:
+        """Run a block that reaches into an absent page one instruction at a time. True: a trap of our own, go on.
+
+        Called for fetch faults, and for every trap while it lasts. Only straight-line code is met here, as a branch,
+        a system call or POPF would have ended the block; of what is left, PUSHF alone can see the trap flag.
+        """
+        words, regs, flags = self._words, self.regs, self._flags
+        target = self._stepping_to
+        if target:
+            if vector == DB_VECTOR and not self._halves[self._soft]:
+                self._hide_trap_flag()
+                if regs[RIP] >> 12 == target:
+                    self._stop_stepping()
+                self._stepped_from = regs[RIP]
+                return True
+            self._stop_stepping()
+            return False
+        page = words[self._cr2] >> 12
+        if self._halves[self._soft] or page == regs[RIP] >> 12 or words[flags] & EFLAGS_TF:
+            return False
+        words[flags] |= EFLAGS_TF
+        self._stepping_to = page
+        self._stepped_from = regs[RIP]
+        return True
+
+    def _stop_stepping(self) -> None:
+        self._stepping_to = 0
+        self._words[self._flags] &= ~EFLAGS_TF
+
+    def _hide_trap_flag(self) -> None:
+        """If the instruction just stepped over was PUSHF: the program did not set the flag it pushed."""
+        mm = self.kernel.current.mm
+        ram = self.system.ram
+        for offset in range(2):
+            at = self._physical(mm, self._stepped_from + offset)
+            if at < 0:
+                return
+            if ram[at] == 0x9C:  # pushf
+                at = self._physical(mm, self.regs[RSP] + 1)
+                if at >= 0:
+                    ram[at] &= ~(EFLAGS_TF >> 8) & 0xFF
+                return
+            if ram[at] != 0x66 and ram[at] & 0xF0 != 0x40:  # operand size and REX may come first
+                return
+
     def _exception(self, kernel: Kernel, vector: int, error_code: int, software: int) -> None:
         """Any exception but a page fault, as the IDT of Linux delivers it."""
         if vector == UD_VECTOR:
@@ -319,6 +379,10 @@ class X86Engine(Engine):
 
     def _prepare(self) -> None:
         self._halves[self._old] = NO_EXCEPTION
+
+    def _settle(self) -> None:
+        if self._stepping_to:
+            self._stop_stepping()
 
     def set_root(self, pfn: int) -> None:
         self._words[self._cr3] = pfn << 12

@@ -205,13 +205,17 @@ class Engine:
         status = uc_emu_start(handle, self.regs[self.PC], 0, 0, count)
         if not self._left:
             uc_context_save(handle, self.context)
+            self._settle()
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
         check(status, f"running at {self.regs[self.PC]:#x}")
 
     def _prepare(self) -> None:
-        """Before every restore."""
+        """Before a run."""
+
+    def _settle(self) -> None:
+        """After a run that was stopped between two instructions, not by a trap."""
 
     def stop(self) -> None:
         """Make `run` return soon. From any thread; has no effect on an engine that is not running."""
@@ -238,7 +242,7 @@ class Engine:
                 raise EngineError("Unicorn: instruction counter not found; this needs the wheel unicorn==2.1.4")
             self._counter = (words, places[0] - 1)
         words, at = self._counter
-        return min(words[at], count)
+        return min(int(words[at]), count)
 
     # ---- memory management unit
 
@@ -274,7 +278,12 @@ class Engine:
         mm.icache_pending.clear()
 
     def _fetchable(self, mm: MmStruct, address: int) -> bool:
-        """Whether user code can fetch there: the MMU's walk."""
+        """Whether user code can fetch there."""
+        arch = mm.arch
+        return self._walk(mm, address) & (arch.PTE_EXEC_MASK | 1) == arch.PTE_EXEC_VALUE | 1
+
+    def _walk(self, mm: MmStruct, address: int) -> int:
+        """The leaf entry of `address`; 0 where a table or the page is absent."""
         arch = mm.arch
         words = mm.system.words
         table = mm.pgd << arch.table_word_shift
@@ -282,14 +291,21 @@ class Engine:
         for shift in arch.level_shifts:
             entry = words[table + (address >> shift & arch.index_mask)]
             if not entry & 1:
-                return False
+                return 0
             table = (entry & arch.PTE_PFN_MASK) >> 3
-        return entry & arch.PTE_EXEC_MASK == arch.PTE_EXEC_VALUE
+        return entry
+
+    def _physical(self, mm: MmStruct | None, address: int) -> int:
+        """Where `address` lies in RAM; -1 when it is absent."""
+        entry = self._walk(mm, address) if mm is not None else 0
+        if mm is None or not entry:
+            return -1
+        return entry & mm.arch.PTE_PFN_MASK | address & mm.arch.page_size - 1
 
     # ---- Cpu: state of a task
 
     kernel: Kernel  # who serves the traps
-    regs: memoryview[int]
+    regs: Any  # memoryview of 64-bit words
     _state: memoryview[int]  # the part of the context that belongs to a task
     _fresh = b""  # _state as execve leaves it
 
@@ -310,6 +326,24 @@ class Engine:
         raise NotImplementedError
 
     def _put_root(self, value: int) -> None:
+        raise NotImplementedError
+
+    def get_flags(self) -> int:
+        raise NotImplementedError
+
+    def set_flags(self, value: int) -> None:
+        raise NotImplementedError
+
+    def get_tls(self) -> int:
+        raise NotImplementedError
+
+    def set_tls(self, value: int) -> None:
+        raise NotImplementedError
+
+    def get_fpu(self) -> bytes:
+        raise NotImplementedError
+
+    def set_fpu(self, image: bytes) -> None:
         raise NotImplementedError
 
     def get_gs(self) -> int:

@@ -30,7 +30,7 @@ from mm.system import System
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import Self, TypeVar
 
     from emu.engine import Engine
     from emu.views import AddressSpace, PageTables, View, VmaTree
@@ -504,7 +504,7 @@ class Machine:
             self._loaded = self._mm = None
             del self.kernel, self.engine, self.system, self._memory
 
-    def __enter__(self) -> Machine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MACHINES = {62: "x86_64", 183: "aarch64"}
-OTHER_MACHINES = {3: "32-bit x86", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "s390", 40: "32-bit Arm", 243: "RISC-V"}
+OTHER_MACHINES = {
+    3: "32-bit x86",
+    8: "MIPS",
+    20: "PowerPC",
+    21: "PowerPC64",
+    22: "s390",
+    40: "32-bit Arm",
+    243: "RISC-V",
+}
 MAX_LINKS = 40
 MAX_SCRIPTS = 5
 HEAD = 256  # bytes execve looks at

@@ -1,9 +1,9 @@
 """Ending a run from outside: Ctrl-C, `Machine.stop()`, the timeout.
 
 While the guest computes, the interpreter executes nothing in the running thread, so no Python signal handler runs. A
-watcher thread sleeps on a pipe that the C-level signal handler (`signal.set_wakeup_fd`) and `stop()` write to; awake, it
-tells the engine to stop, again and again until the run is over, because a stop that comes just before the engine starts
-is lost. A run that waits for the host instead (for standard input, say) is pulled out by a signal.
+watcher thread sleeps on a pipe that the C-level signal handler (`signal.set_wakeup_fd`) and `stop()` write to. Awake,
+it tells the engine to stop, again and again until the run is over, because a stop just before the engine starts is
+lost. A run that waits for the host instead (for standard input, say) is pulled out by a signal.
 """
 
 from __future__ import annotations
@@ -59,10 +59,13 @@ class Watcher:
         if _thread.get_ident() == self._thread:
             self._machine.engine.stop()  # we are inside a hook, or between two runs of the engine
             return
+        self._poke(b"\xff")
+
+    def _poke(self, byte: bytes) -> None:
         try:
-            os.write(self._write, b"\xff")
+            os.write(self._write, byte)
         except OSError:  # full: it is awake already; closed: the run is over
-            pass
+            return
 
     def _watch(self) -> None:
         """The watcher thread."""
@@ -99,10 +102,7 @@ class Watcher:
             if self._handler is default_int_handler:
                 signal(SIGINT, self._handler)
             set_wakeup_fd(self._old)
-        try:
-            os.write(self._write, b"\0")
-        except OSError:
-            pass
+        self._poke(b"\0")
         self._finished.acquire()  # the thread has let go of engine and pipe
         os.close(self._read)
         os.close(self._write)
