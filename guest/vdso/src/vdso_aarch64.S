@@ -9,9 +9,9 @@
  */
 #include "note.h"
 
-	.text
+	/* The linker script puts this where the trampoline lies 0x7b0 bytes behind the start of [vdso], as in Linux 5.10. */
+	.section .sigtramp, "ax", %progbits
 
-	.balign 16
 	nop
 	.globl __kernel_rt_sigreturn
 	.type __kernel_rt_sigreturn, %function
@@ -19,6 +19,8 @@ __kernel_rt_sigreturn:
 	mov x8, #139
 	svc #0
 	.size __kernel_rt_sigreturn, . - __kernel_rt_sigreturn
+
+	.text
 
 .macro call name, number
 	.balign 16
