@@ -7,6 +7,7 @@ import sys
 import pytest
 from geometry import IMAGES, KERNELS, PROJECT, arch_of, run_guest
 
+MANY_FAULTS = {"altstack"}  # 6,000 pages of stack: checking every page after every one of them takes half a minute
 NAMES = sorted(path.stem for path in (IMAGES / "src").glob("*.c"))
 
 
@@ -18,7 +19,7 @@ def expected(kernel: str, name: str) -> tuple[int, bytes]:
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", NAMES)
 def test_prints_what_linux_prints(kernel: str, name: str) -> None:
-    status, output, _ = run_guest(kernel, str(IMAGES / arch_of(kernel) / name), [f"/{name}"], check=2)
+    status, output, _ = run_guest(kernel, str(IMAGES / arch_of(kernel) / name), [f"/{name}"], check=1 if name in MANY_FAULTS else 2)
     assert (output.decode(), status) == (expected(kernel, name)[1].decode(), expected(kernel, name)[0])
 
 
