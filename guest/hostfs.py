@@ -181,12 +181,15 @@ class HostInode(TmpfsInode):
         self.backing: HostBacking | None = None
         self.loaded = False  # directory: every host name has been looked up
         self.gone: set[bytes] = set()  # directory: host names the guest removed
+        self.added: set[bytes] = set()  # directory: names the guest made
         mine = found.st_uid == os.geteuid()
         super().__init__(sb, found.st_mode, 0 if mine else found.st_uid, 0 if mine else found.st_gid)
         self.i_nlink = found.st_nlink
         self.i_rdev = new_decode_dev(found.st_rdev) if found.st_rdev else 0
         self.i_atime, self.i_mtime, self.i_ctime = found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns
-        if stat.S_ISDIR(found.st_mode):
+        self.counted = False  # directory: dir_size counts the host's names too
+        self.count_links = found.st_nlink < 2  # directory: the host does not tell how many folders are in it
+        if stat.S_ISDIR(found.st_mode) and self.count_links:
             self.i_nlink = 2
 
     def make_mapping(self) -> None:
@@ -217,7 +220,7 @@ class HostInode(TmpfsInode):
         inode = self.i_sb.inode_of(found, self, name)
         if stat.S_ISLNK(found.st_mode) and not inode.target:
             inode.target = os.readlink(name, dir_fd=dir_fd)
-        if stat.S_ISDIR(found.st_mode):
+        if stat.S_ISDIR(found.st_mode) and self.count_links:
             self.i_nlink += 1
         entry = Dentry(name, parent, inode)
         parent.d_children[name] = entry
@@ -249,6 +252,18 @@ class HostInode(TmpfsInode):
         for name, child in sorted(parent.d_children.items()):
             yield name, child.d_inode.i_ino, child.d_inode.i_mode
 
+    def getattr(self) -> None:
+        """The size of a folder counts its names, as tmpfs's does."""
+        if not self.counted and self.is_dir():
+            self.counted = True
+            names: set[bytes] = set()
+            self.on_host(lambda fd: names.update(map(os.fsencode, os.listdir(fd))))
+            self.dir_size = BOGO_DIRENT_SIZE * (2 + len(names - self.gone | self.added))
+
+    def add(self, parent: Dentry, name: bytes, inode: Inode) -> Dentry:
+        self.added.add(name)
+        return super().add(parent, name, inode)
+
     def is_empty_dir(self, entry: Dentry) -> bool:
         self.load(entry)
         return not entry.d_children
@@ -256,6 +271,7 @@ class HostInode(TmpfsInode):
     def drop(self, parent: Dentry, entry: Dentry) -> None:
         super().drop(parent, entry)
         self.gone.add(entry.d_name)
+        self.added.discard(entry.d_name)
 
     def rename(self, old: Dentry, new_parent: Dentry, new_name: bytes, target: Dentry | None, exchange: bool) -> None:
         new_dir = new_parent.d_inode
@@ -264,6 +280,8 @@ class HostInode(TmpfsInode):
         if self.i_sb.rw:
             self.rename_on_host(old, new_dir, new_name, target, exchange)
         super().rename(old, new_parent, new_name, target, exchange)
+        if isinstance(new_dir, HostInode):
+            new_dir.added.add(new_name)
 
     # writing through (rw): the host first, so that what it refuses is refused here
 

@@ -46,13 +46,14 @@ class Entry:
     is the table of the folder or a class of ProcInode.
     """
 
-    __slots__ = ("kind", "mode", "show", "store")
+    __slots__ = ("kind", "mode", "show", "size", "store")
 
-    def __init__(self, mode: int, kind: int, show: Any, store: Store | None = None) -> None:
+    def __init__(self, mode: int, kind: int, show: Any, store: Store | None = None, size: int = 0) -> None:
         self.mode = mode
         self.kind = kind
         self.show = show
         self.store = store
+        self.size = size  # what stat shows
 
 
 class ProcSuper(SuperBlock):
@@ -61,6 +62,9 @@ class ProcSuper(SuperBlock):
     def __init__(self, kernel: Kernel, s_dev: int) -> None:
         super().__init__(kernel, "proc", s_dev, PROC_SUPER_MAGIC)
         self.root = Dentry(b"", None, ProcRoot(self))
+
+    def blksize(self) -> int:
+        return 1024
 
 
 class ProcInode(Inode):
@@ -75,8 +79,13 @@ class ProcInode(Inode):
         self.kind = DIR
         self.table: dict[bytes, Entry] = {}
         self.name = b""
+        self.size = 0
         if mode & S_IFMT == S_IFDIR:
             self.i_nlink = 2
+
+    @property
+    def i_size(self) -> int:
+        return self.size
 
     @property
     def task(self) -> Task:
@@ -104,6 +113,7 @@ class ProcInode(Inode):
             if entry.kind == DIR:
                 inode.table = entry.show
         inode.name = name
+        inode.size = entry.size
         if self.subject is not None:
             inode.own()
         return inode
@@ -275,6 +285,7 @@ class ProcFds(ProcInode):
     def dress(self, inode: ProcInode) -> None:
         """Say how the entry is read."""
         inode.kind, inode.show = LINK, fd_link
+        inode.size = 64
 
     def iterate(self, parent: Dentry, task: Task) -> Iterator[tuple[bytes, int, int]]:
         files = self.task.files

@@ -207,7 +207,7 @@ ROOT_TABLE: dict[bytes, Entry] = {
     b"loadavg": Entry(0o444, SINGLE, show_loadavg),
     b"meminfo": Entry(0o444, SINGLE, show_meminfo),
     b"mmdump": Entry(0o444, SINGLE, show_mmdump),
-    b"mounts": Entry(0o777, LINK, mounts_link),
+    b"mounts": Entry(0o777, LINK, mounts_link, size=11),
     b"self": Entry(0o777, LINK, self_link),
     b"stat": Entry(0o444, SINGLE, show_stat),
     b"sys": Entry(0o555, DIR, SYS_TABLE),
