@@ -74,6 +74,9 @@ _CONTEXT = Struct("<35Q")  # fault_address, x0-x30, sp, pc, pstate
 _ALTSTACK = Struct("<QIxxxxQ")
 _HEAD = Struct("<II")
 
+# Fault status codes that do_bad_area() reports: translation, access flag, permission, alignment.
+_SET_THREAD_ESR = frozenset((4, 5, 6, 7, 9, 10, 11, 13, 14, 15, 0x21))
+
 # Bits of AT_HWCAP and the ID register fields they come from: bit -> (register, shift, least value of the field).
 _ISAR0, _ISAR1, _PFR0, _PFR1, _MMFR2 = (0, 6, 0), (0, 6, 1), (0, 4, 0), (0, 4, 1), (0, 7, 2)
 _HWCAP_FIELDS = {
@@ -300,7 +303,7 @@ class Arm64(GuestArch):
     def _notify_die(self, task: Task, signo: int, code: int, address: int, esr: int) -> None:
         """arm64_notify_die() for user code."""
         task.fault_address = 0
-        task.fault_code = esr
+        task.fault_code = (esr - (esr >> 31 << 32)) & _MASK  # it passes through an int
         force_sig_fault(task, signo, code, address)
 
     def notify_segfault(self, task: Task, address: int) -> None:
@@ -314,8 +317,11 @@ class Arm64(GuestArch):
         """do_mem_abort() from EL0."""
         signal = kernel.system.arch.do_page_fault(task, error_code, address, True)
         if signal is not None:
-            task.fault_address = getattr(signal, "fault_address", address)
-            task.fault_code = signal.error_code
+            if error_code & 0x3F in _SET_THREAD_ESR:
+                task.fault_address, task.fault_code = signal.address, signal.error_code
+            else:
+                self._notify_die(task, signal.signo, signal.si_code, signal.address, signal.error_code)
+                return
             force_sig_fault(task, signal.signo, signal.si_code, signal.address)
 
     def exception(self, kernel: Kernel, esr: int, far: int) -> None:
@@ -372,7 +378,7 @@ class Arm64(GuestArch):
             return False
         op0 = 2 | instruction >> 19 & 1
         op1, crn, crm, op2 = instruction >> 16 & 7, instruction >> 12 & 15, instruction >> 8 & 15, instruction >> 5 & 7
-        if (op0, op1, crn) != (3, 0, 0) or not (crm == 0 or 2 <= crm <= 7):
+        if (op0, op1, crn) != (3, 0, 0) or not (crm == 0 or 4 <= crm <= 7):
             return False
         if crm == 0:
             values = {0: self.midr, 5: 1 << 31, 6: 0}
@@ -389,9 +395,11 @@ class Arm64(GuestArch):
 
     def id_register(self, crm: int, op2: int) -> int:
         """What user code sees of the feature register S3_0_C0_crm_op2: the fields AT_HWCAP stands for."""
-        value = 0
-        if (crm, op2) == (4, 0):
-            value = 0x0011 if self.hwcap & 1 else 0xFF0011  # EL0, EL1; no FP is all ones
+        value = {
+            (4, 0): 0x11 if self.hwcap & 1 else 0xFF0011,  # ID_AA64PFR0: EL0, EL1; no FP is all ones
+            (5, 0): 6,  # ID_AA64DFR0: the debug architecture's version
+            (7, 0): 0x111FF000000,  # ID_AA64MMFR0: no granule is shown
+        }.get((crm, op2), 0)
         for caps, fields in ((self.hwcap, _HWCAP_FIELDS), (self.hwcap2, _HWCAP2_FIELDS)):
             for bit, (register, shift, least) in fields.items():
                 if caps >> bit & 1 and register[1:] == (crm, op2) and (value >> shift & 15) < least:

@@ -190,7 +190,7 @@ class X86_64(GuestArch):  # noqa: N801 - the architecture's name
             sas_ss_reset(task)
         put_user(task, frame, action.restorer, 8)
         context = [regs[r] for r in _CONTEXT_REGS]
-        rflags = cpu.get_flags() | task.saved_rf
+        rflags = cpu.get_flags()
         context += [rflags, USER_CS, 0, 0, USER_DS, task.error_code, task.trap_nr, mask, task.cr2, fpstate]
         copy_to_user(task, frame + 48, _CONTEXT.pack(*context))
         put_user(task, frame + 304, mask, 8)
@@ -282,7 +282,6 @@ class X86_64(GuestArch):  # noqa: N801 - the architecture's name
             task.trap_nr = signal.trap_nr
             task.error_code = signal.error_code
             task.cr2 = address
-            task.saved_rf = EFLAGS_RF
             if signal.si_code == 0:
                 force_sig(task, signal.signo)
             else:
@@ -303,22 +302,18 @@ class X86_64(GuestArch):  # noqa: N801 - the architecture's name
             task.trap_nr, task.error_code = vector, error_code
             code = self._fpu_code(cpu.get_fpu(), vector)
             if code:
-                task.saved_rf = EFLAGS_RF
                 force_sig_fault(task, SIGFPE, code, rip)
         elif vector == TRAP_AC:
             task.trap_nr, task.error_code = vector, error_code
-            task.saved_rf = EFLAGS_RF
             force_sig_fault(task, SIGBUS, BUS_ADRALN, 0)
         else:
             signo, code, with_address = _SIMPLE.get(vector, (SIGSEGV, 0, False))
             task.trap_nr, task.error_code = vector, error_code
-            task.saved_rf = 0 if vector == TRAP_OF else EFLAGS_RF
             if code:
                 force_sig_fault(task, signo, code, rip if with_address else 0)
             else:
                 force_sig(task, signo)
         kernel.end_trap(task)
-        task.saved_rf = 0
 
     @staticmethod
     def _fpu_code(image: bytes, vector: int) -> int:

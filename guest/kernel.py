@@ -279,7 +279,6 @@ class Kernel:
         self.arch.page_fault(self, task, error_code, address)
         if task.sigpending or self.clock.now >= self.timers.next:
             self._leave(task)
-            task.saved_rf = 0
 
     def begin_trap(self) -> Task:
         """What every exception starts with; the task that trapped."""

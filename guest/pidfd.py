@@ -28,17 +28,17 @@ class PidFile(OpenFile):
 
     def __init__(self, path: Path, inode: Inode, flags: int, task: Task) -> None:
         super().__init__(path, inode, flags)
-        self.task = task
+        self.pidfd_task = task
 
     def poll(self, task: Task) -> int:
-        dead = self.task.exit_state in (TASK_ZOMBIE, TASK_DEAD)
-        return POLLIN if dead and all(t is self.task for t in self.task.signal.threads) else 0
+        dead = self.pidfd_task.exit_state in (TASK_ZOMBIE, TASK_DEAD)
+        return POLLIN if dead and all(t is self.pidfd_task for t in self.pidfd_task.signal.threads) else 0
 
     def poll_queues(self, task: Task) -> tuple[Any, ...]:
-        return (self.task.signal.wait_pidfd,)
+        return (self.pidfd_task.signal.wait_pidfd,)
 
     def show_fdinfo(self) -> str:
-        pid = -1 if self.task.exit_state == TASK_DEAD else self.task.pid
+        pid = -1 if self.pidfd_task.exit_state == TASK_DEAD else self.pidfd_task.pid
         return f"Pid:\t{pid}\nNSpid:\t{pid}\n"
 
 
@@ -62,7 +62,7 @@ def _get(task: Task, fd: int) -> PidFile:
 
 def pidfd_pid(task: Task, fd: int) -> int:
     """The pid a descriptor stands for, for waitid. Raises Errno(EBADF)."""
-    return _get(task, fd).task.pid
+    return _get(task, fd).pidfd_task.pid
 
 
 def sys_pidfd_open(task: Task, pid: int, flags: int) -> int:
@@ -90,13 +90,13 @@ def sys_pidfd_send_signal(task: Task, pidfd: int, sig: int, info: int, flags: in
             raise Errno(errno.E2BIG)
         if siginfo.signo != sig:
             raise Errno(errno.EINVAL)
-        if file.task.tgid != task.tgid and (siginfo.code >= 0 or siginfo.code == SI_TKILL):
+        if file.pidfd_task.tgid != task.tgid and (siginfo.code >= 0 or siginfo.code == SI_TKILL):
             raise Errno(errno.EPERM)
     else:
         siginfo = kill_info(sig, SI_USER, task.tgid, task.cred.uid)
-    if file.task.exit_state == TASK_DEAD:
+    if file.pidfd_task.exit_state == TASK_DEAD:
         raise Errno(errno.ESRCH)
-    group_send_sig_info(task, sig, siginfo, file.task)
+    group_send_sig_info(task, sig, siginfo, file.pidfd_task)
     return 0
 
 
@@ -104,7 +104,7 @@ def sys_pidfd_getfd(task: Task, pidfd: int, fd: int, flags: int) -> int:
     """pidfd_getfd."""
     if flags & 0xFFFFFFFF:
         raise Errno(errno.EINVAL)
-    target = _get(task, s32(pidfd)).task
+    target = _get(task, s32(pidfd)).pidfd_task
     if target.files is None:
         raise Errno(errno.ESRCH)
     from guest.ptrace_access import PTRACE_MODE_ATTACH_REALCREDS, ptrace_may_access

@@ -178,7 +178,6 @@ class Task(TaskStruct):
         self.deadline: int | None = None
         # Faults, as the signal frame shows them: x86-64 trapno, err, cr2; arm64 fault_address, fault_code (esr).
         self.trap_nr = self.error_code = self.cr2 = 0
-        self.saved_rf = 0  # EFLAGS.RF as a fault pushes it, during the trap
         self.fault_address = self.fault_code = 0
         self.set_child_tid = self.clear_child_tid = 0
         self.in_settid = False  # set_child_tid is still to be written
