@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PAGEWALK := $(BIN)/pagewalk
 ZIG := ziglang==0.13.0
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench images record clean
+.PHONY: help demo test bench qiling images record clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ test: $(VENV)/.dev  ## format, lint, types, tests
 
 bench: $(VENV)/.dev  ## the table of ratios
 	$(BIN)/python -m tests.bench
+
+qiling:  ## install Qiling beside, for the comparison of `make bench`
+	$(PYTHON) -m venv .venv-qiling
+	.venv-qiling/bin/python -m pip install --quiet --disable-pip-version-check qiling==1.4.6
 
 images: $(VENV)/.dev  ## rebuild the guest programs and the vDSO images
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(ZIG)

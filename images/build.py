@@ -19,7 +19,14 @@ ARCHES = {  # extra compiler flags, bytes the vDSO image is padded to (the pages
 }
 CFLAGS = [
     *("-std=gnu11", "-O2", "-g0", "-Wall", "-Wextra", "-Werror"),
-    *("-ffreestanding", "-fno-builtin", "-fno-pic", "-fno-sanitize=all", "-fno-stack-protector", "-fomit-frame-pointer"),
+    *(
+        "-ffreestanding",
+        "-fno-builtin",
+        "-fno-pic",
+        "-fno-sanitize=all",
+        "-fno-stack-protector",
+        "-fomit-frame-pointer",
+    ),
     *("-fno-asynchronous-unwind-tables", "-fno-unwind-tables"),
 ]
 # Segments aligned to 64 KiB, so that one file can be mapped at every page size.
@@ -40,7 +47,18 @@ def zig(*args: str | pathlib.Path, cwd: pathlib.Path) -> None:
 def build_program(source: pathlib.Path, arch: str, tmp: pathlib.Path) -> None:
     """One C file to images/ARCH/NAME."""
     obj = tmp / f"{source.stem}.o"
-    zig("cc", "-target", f"{arch}-freestanding-none", *ARCHES[arch][0], *CFLAGS, "-c", source.name, "-o", obj, cwd=source.parent)
+    zig(
+        "cc",
+        "-target",
+        f"{arch}-freestanding-none",
+        *ARCHES[arch][0],
+        *CFLAGS,
+        "-c",
+        source.name,
+        "-o",
+        obj,
+        cwd=source.parent,
+    )
     zig("ld.lld", *LDFLAGS, obj, "-o", HERE / arch / source.stem, cwd=tmp)
 
 

@@ -4,4 +4,6 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--corpus", action="store_true", help="conformance: every recording, not only those known to agree")
+    parser.addoption(
+        "--corpus", action="store_true", help="conformance: every recording, not only those known to agree"
+    )

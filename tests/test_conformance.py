@@ -51,7 +51,9 @@ def masked(text: str) -> list[str]:
 
 
 def first_difference(linux: list[str], ours: list[str]) -> str:
-    at = next((i for i, pair in enumerate(zip(linux, ours, strict=False)) if pair[0] != pair[1]), min(len(linux), len(ours)))
+    at = next(
+        (i for i, pair in enumerate(zip(linux, ours, strict=False)) if pair[0] != pair[1]), min(len(linux), len(ours))
+    )
     operation = next((line for line in reversed(linux[: at + 1]) if line.startswith(">")), "start")
     of_linux, of_ours = (lines[at] if at < len(lines) else "(nothing)" for lines in (linux, ours))
     return f"line {at + 1}, after '{operation}'\n    linux: {of_linux}\n    ours:  {of_ours}"

@@ -19,7 +19,9 @@ def expected(kernel: str, name: str) -> tuple[int, bytes]:
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", NAMES)
 def test_prints_what_linux_prints(kernel: str, name: str) -> None:
-    status, output, _ = run_guest(kernel, str(IMAGES / arch_of(kernel) / name), [f"/{name}"], check=1 if name in MANY_FAULTS else 2)
+    status, output, _ = run_guest(
+        kernel, str(IMAGES / arch_of(kernel) / name), [f"/{name}"], check=1 if name in MANY_FAULTS else 2
+    )
     assert (output.decode(), status) == (expected(kernel, name)[1].decode(), expected(kernel, name)[0])
 
 
@@ -50,7 +52,10 @@ def test_a_fatal_fault_is_139_and_one_line(arch: str, tmp_path: pathlib.Path) ->
 @pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
 def test_a_repaired_fault_leaves_nothing_on_stderr(arch: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "emu", "run", str(IMAGES / arch / "repair")], cwd=PROJECT, capture_output=True, check=False
+        [sys.executable, "-m", "emu", "run", str(IMAGES / arch / "repair")],
+        cwd=PROJECT,
+        capture_output=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"after 4 repairs" in done.stdout

@@ -10,7 +10,22 @@ from emu.cli import main
 
 SEEDS = range(400)
 BATCH = 25
-EXTREMES = [0, 1, 0xFF, 0xFFF, 0x1000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, 1 << 47, 1 << 56, 1 << 63, 2**64 - 1]
+EXTREMES = [
+    0,
+    1,
+    0xFF,
+    0xFFF,
+    0x1000,
+    0xFFFF,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    1 << 40,
+    1 << 47,
+    1 << 56,
+    1 << 63,
+    2**64 - 1,
+]
 HEADER = {  # field: offset, size
     "class": (4, 1),
     "data": (5, 1),
@@ -24,7 +39,15 @@ HEADER = {  # field: offset, size
     "phentsize": (54, 2),
     "phnum": (56, 2),
 }
-SEGMENT = {"type": (0, 4), "flags": (4, 4), "offset": (8, 8), "vaddr": (16, 8), "filesz": (32, 8), "memsz": (40, 8), "align": (48, 8)}
+SEGMENT = {
+    "type": (0, 4),
+    "flags": (4, 4),
+    "offset": (8, 8),
+    "vaddr": (16, 8),
+    "filesz": (32, 8),
+    "memsz": (40, 8),
+    "align": (48, 8),
+}
 TYPES = [0, 1, 2, 3, 4, 6, 7, 0x6474E551, 0x6474E553]
 
 

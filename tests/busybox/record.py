@@ -1,6 +1,6 @@
 """Record what the busybox cases print under real Linux 5.10 kernels: expected/KERNEL/CASE.
 
-    python tests/busybox/record.py ORACLE.py
+python tests/busybox/record.py ORACLE.py
 """
 
 import pathlib
