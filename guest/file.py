@@ -72,7 +72,8 @@ class OpenFile:
     def d_path(self) -> str:
         """Absolute path in the guest, ' (deleted)' appended when unlinked."""
         vfs = self.f_inode.i_sb.kernel.vfs
-        return vfs.d_path(self.f_path, None).decode("utf-8", "surrogateescape")
+        path: bytes = vfs.d_path(self.f_path, None)
+        return path.decode("utf-8", "surrogateescape")
 
     def mmap(self, vma: VmAreaStruct) -> None:
         """f_op->mmap. Raises ENODEV: this kind cannot be mapped."""

@@ -7,10 +7,10 @@ Safety. The host is touched through descriptors only: the folder itself is opene
 it is opened one component at a time, relative to its parent's descriptor and with O_NOFOLLOW. Components come from
 directory entries and never hold '/', '.' or '..'. Symbolic links are data here; guest/namei.py resolves them inside
 the guest's root. Device nodes, FIFOs and sockets of the host are never opened. A host process that swaps a directory
-for a link while we walk makes the open fail; and a file whose (device, inode) is not the one seen at lookup is not read.
+for a link while we walk makes the open fail; a file whose (device, inode) is not the one seen at lookup is not read.
 
-Owners and modes: a file of the host user who runs pagewalk is shown as 0:0, as in a root file system that user unpacked.
-The mode is the host's; the folder itself is shown as at least 0755.
+Owners and modes: a file of the host user who runs pagewalk is shown as 0:0, as in a root file system that user
+unpacked. The mode is the host's; the folder itself is shown as at least 0755.
 """
 
 from __future__ import annotations

@@ -152,11 +152,10 @@ class Walk:
         self.task = task
         self.root: Path = task.fs.root
         self.links = 0  # symbolic links followed
-        if name[:1] == b"/":
-            self.at = self.root
-        elif dfd == AT_FDCWD:
+        self.at: Path = self.root
+        if name[:1] != b"/" and dfd == AT_FDCWD:
             self.at = task.fs.pwd
-        else:
+        elif name[:1] != b"/":
             file = task.files.get_raw(dfd)
             if name and not file.f_inode.is_dir():
                 raise Errno(errno.ENOTDIR)
@@ -341,13 +340,13 @@ def open_last(walk: Walk, flags: int, mode: int) -> Dentry | None:
     mnt_want_write(walk.at.mnt)
     may_create(task, parent)
     mode = S_IFREG | (mode & S_IALLUGO & ~task.fs.umask)
-    entry = parent.d_inode.create(parent, name, mode, task)
-    walk.at = Path(walk.at.mnt, entry)
-    return entry
+    made: Dentry = parent.d_inode.create(parent, name, mode, task)
+    walk.at = Path(walk.at.mnt, made)
+    return made
 
 
 def do_open(walk: Walk, created: Dentry | None, flags: int, mode: int) -> OpenFile:
-    """do_open(): the checks on what the walk reached, then the open itself."""
+    """The checks on what the walk reached, then the open itself."""
     task, path = walk.task, walk.at
     inode = path.dentry.d_inode
     if flags & O_CREAT:
@@ -381,7 +380,7 @@ def do_open(walk: Walk, created: Dentry | None, flags: int, mode: int) -> OpenFi
 
 
 def may_open(task: Task, path: Path, acc_mode: int, flags: int) -> None:
-    """may_open(). Raises ELOOP, EISDIR, EACCES, EPERM."""
+    """Raises ELOOP, EISDIR, EACCES, EPERM."""
     inode = path.dentry.d_inode
     kind = inode.i_mode & S_IFMT
     if kind == S_IFLNK:
@@ -463,7 +462,7 @@ def do_unlink(task: Task, dfd: int, name: bytes) -> None:
 
 
 def do_rmdir(task: Task, dfd: int, name: bytes) -> None:
-    """do_rmdir()."""
+    """Remove a directory. Raises EBUSY, EINVAL, ENOTEMPTY for the root, `.` and `..`."""
     walk = filename_parent(task, dfd, name)
     if not is_normal(walk.last):
         raise Errno({b"..": errno.ENOTEMPTY, b".": errno.EINVAL}.get(walk.last, errno.EBUSY))
@@ -513,7 +512,7 @@ def do_rename(task: Task, olddfd: int, oldname: bytes, newdfd: int, newname: byt
 def vfs_rename(
     task: Task, entry: Dentry, new_parent: Dentry, name: bytes, target: Dentry | None, exchange: bool
 ) -> None:
-    """vfs_rename(): permission, then the file system's own."""
+    """Permission, then the file system's own."""
     if target is not None and target.d_inode is entry.d_inode:
         return
     is_dir = entry.d_inode.is_dir()

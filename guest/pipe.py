@@ -193,7 +193,7 @@ class PipeFile(OpenFile):
 
 
 def fifo_open(path: Path, inode: Inode, flags: int, task: Task) -> PipeFile:
-    """fifo_open(): each end waits for the other. Raises ENXIO for O_WRONLY | O_NONBLOCK without a reader."""
+    """Each end waits for the other. Raises ENXIO for O_WRONLY | O_NONBLOCK without a reader."""
     pipe: Pipe | None = inode.i_pipe
     if pipe is None:
         pipe = inode.i_pipe = Pipe(task.kernel.system.arch.page_size)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def mangle(text: bytes) -> str:
-    r"""mangle(): blank, tab, newline and backslash as \ooo."""
+    r"""Blank, tab, newline and backslash as \ooo."""
     out = "".join(f"\\{byte:03o}" if byte in b" \t\n\\" else chr(byte) for byte in text)
     return out.encode("latin-1").decode("utf-8", "surrogateescape")
 
@@ -56,14 +56,14 @@ def _options(mnt: Mount) -> str:
 
 
 def show_vfsmnt(mnt: Mount, place: str) -> str:
-    """show_vfsmnt()."""
+    """One line of /proc/mounts."""
     mode = "ro" if mnt.mnt_readonly else "rw"
     sb = mnt.mnt_sb
     return f"{mangle(mnt.mnt_devname.encode())} {place} {sb.s_type} {mode}{_options(mnt)}{sb.s_options} 0 0\n"
 
 
 def show_mountinfo(mnt: Mount, place: str) -> str:
-    """show_mountinfo()."""
+    """One line of mountinfo."""
     sb = mnt.mnt_sb
     mode = "ro" if mnt.mnt_readonly else "rw"
     return (

@@ -217,7 +217,7 @@ def open_smaps(path: Path, inode: ProcInode, flags: int, task: Task) -> OpenFile
 
 
 def show_smaps_rollup(inode: ProcInode, task: Task) -> str:
-    """show_smaps_rollup(). Raises ESRCH for a task without memory."""
+    """Raises ESRCH for a task without memory."""
     mm = inode.access_mm(task)
     if mm is None:
         raise Errno(errno.ESRCH)

@@ -47,7 +47,7 @@ _LIMITS = (
 
 
 def get_mm_counter(mm: MmStruct, member: int) -> int:
-    """get_mm_counter(): pages; what tasks have not yet folded in can make it look negative."""
+    """Pages; what tasks have not yet folded in can make it look negative."""
     return max(mm.rss_stat[member], 0)
 
 
@@ -106,7 +106,7 @@ def _octal(value: int) -> str:
 
 
 def task_mem(mm: MmStruct) -> str:
-    """task_mem(): sizes in kB."""
+    """Sizes in kB."""
     page_shift = mm.arch.page_shift
     anon, file = get_mm_counter(mm, MM_ANONPAGES), get_mm_counter(mm, MM_FILEPAGES)
     shmem, swap = get_mm_counter(mm, MM_SHMEMPAGES), get_mm_counter(mm, MM_SWAPENTS)
@@ -184,7 +184,7 @@ def show_tid_stat(inode: ProcInode, reader: Task) -> str:
 
 
 def do_task_stat(task: Task, reader: Task, whole: bool) -> str:
-    """do_task_stat(): 52 fields."""
+    """52 fields."""
     mm, signal = task.mm, task.signal
     permitted = ptrace_may_access(reader, task)
     members = signal.threads if whole else [task]

@@ -68,7 +68,8 @@ def show_cmdline(inode: ProcInode, task: Task) -> str:
 
 def show_cpuinfo(inode: ProcInode, task: Task) -> str:
     """cpuinfo of the one CPU."""
-    return task.kernel.vfs.abi.cpuinfo(task)
+    text: str = task.kernel.vfs.abi.cpuinfo(task)
+    return text
 
 
 def show_filesystems(inode: ProcInode, task: Task) -> str:
@@ -77,7 +78,7 @@ def show_filesystems(inode: ProcInode, task: Task) -> str:
 
 
 def show_stat(inode: ProcInode, task: Task) -> str:
-    """show_stat(): one CPU; interrupts and soft interrupts do not exist."""
+    """One CPU; interrupts and soft interrupts do not exist."""
     kernel = task.kernel
     user = sum(t.utime for t in kernel.tasks.values()) // _TICK
     system = sum(t.stime for t in kernel.tasks.values()) // _TICK
@@ -173,7 +174,7 @@ def show_meminfo(inode: ProcInode, task: Task) -> str:
     for label in ("Total", "Free", "Rsvd", "Surp"):
         text += f"HugePages_{label}:{'':{5 - len(label)}}{0:8}\n"
     text += f"Hugepagesize:   {system.arch.pmd_size >> 10:8} kB\nHugetlb:        {0:8} kB\n"
-    return text + abi.meminfo_tail(task)
+    return text + str(abi.meminfo_tail(task))
 
 
 def show_vmstat(inode: ProcInode, task: Task) -> str:

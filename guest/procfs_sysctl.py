@@ -113,7 +113,8 @@ class Text:
         names = dict(
             zip(("ostype", "hostname", "osrelease", "version", "machine", "domainname"), utsname(task), strict=True)
         )
-        return names.get(self.key, task.kernel.sysctls.get(self.key, self.default)) + "\n"
+        value: str = names.get(self.key, task.kernel.sysctls.get(self.key, self.default))
+        return value + "\n"
 
     def put(self, task: Task, data: bytes) -> None:
         """Take the first line."""
@@ -188,11 +189,16 @@ class SysctlInode(ProcInode):
         if entry.kind == DIR:
             inode.table = entry.show
         else:
-            inode.knob, inode.show = entry.show, open_sysctl
+            inode.knob = entry.show
         return inode
 
     def setattr(self, mode: int | None = None, uid: int | None = None, gid: int | None = None) -> None:
         raise Errno(errno.EPERM)
+
+    def open(self, path: Path, flags: int, task: Task) -> OpenFile:
+        if self.kind == DIR:
+            return super().open(path, flags, task)
+        return SysctlFile(path, self, flags)
 
 
 class SysctlRoot(SysctlInode):
@@ -202,11 +208,6 @@ class SysctlRoot(SysctlInode):
         super().__init__(*args)
         self.table = SYS_FOLDERS
         self.i_nlink = 1
-
-
-def open_sysctl(path: Path, inode: Any, flags: int, task: Task) -> OpenFile:
-    """proc_sys_open()."""
-    return SysctlFile(path, inode, flags)
 
 
 def _file(knob: Any, mode: int = 0o644) -> Entry:

@@ -137,7 +137,8 @@ def show_fdinfo(inode: ProcInode, task: Task) -> str:
     flags = task.kernel.vfs.abi.flags_out(file.f_flags)
     if int(inode.name) in files.close_on_exec_fds:
         flags |= 0o2000000
-    return f"pos:\t{file.f_pos}\nflags:\t0{flags:o}\nmnt_id:\t{file.f_path.mnt.mnt_id}\n" + file.show_fdinfo()
+    extra: str = file.show_fdinfo()
+    return f"pos:\t{file.f_pos}\nflags:\t0{flags:o}\nmnt_id:\t{file.f_path.mnt.mnt_id}\n" + extra
 
 
 # small values

@@ -45,7 +45,7 @@ RWF_APPEND = 0x10
 
 
 def getname(task: Task, address: int) -> bytes:
-    """getname(): a path from the guest. Raises EFAULT, ENAMETOOLONG."""
+    """A path from the guest. Raises EFAULT, ENAMETOOLONG."""
     name = strncpy_from_user(task, address, PATH_MAX)
     if len(name) >= PATH_MAX:
         raise Errno(errno.ENAMETOOLONG)
@@ -238,7 +238,7 @@ def clip(areas: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
 
 
 def import_iovec(task: Task, address: int, count: int) -> list[tuple[int, int]]:
-    """import_iovec(): (address, length) pairs, together at most MAX_RW_COUNT. Raises EINVAL, EFAULT."""
+    """(address, length) pairs, together at most MAX_RW_COUNT. Raises EINVAL, EFAULT."""
     if count > UIO_MAXIOV:
         raise Errno(errno.EINVAL)
     raw = copy_from_user(task, address, 16 * count) if count else b""
@@ -405,7 +405,7 @@ def sys_lseek(task: Task, fd: int, offset: int, whence: int) -> int:
 
 
 def do_truncate(task: Task, inode: Inode, length: int) -> None:
-    """do_truncate() with inode_newsize_ok(). Raises EFBIG with SIGXFSZ."""
+    """Set the length, as far as RLIMIT_FSIZE allows (inode_newsize_ok). Raises EFBIG with SIGXFSZ."""
     if length > inode.i_size:
         limit = task.rlim[RLIMIT_FSIZE][0] if task.rlim else RLIM_INFINITY
         if limit != RLIM_INFINITY and length > limit:

@@ -71,7 +71,7 @@ def check_flags(flags: int, mode: int) -> tuple[int, int]:
 
 
 def do_sys_open(task: Task, dfd: int, name: int, flags: int, mode: int) -> int:
-    """do_sys_open(): a new descriptor."""
+    """A new descriptor."""
     flags, mode = check_flags(task.kernel.vfs.abi.flags_in(flags & 0xFFFFFFFF), mode)
     path = getname(task, name)
     fd: int = task.files.unused(task)
@@ -194,7 +194,7 @@ def sys_fcntl(task: Task, fd: int, cmd: int, arg: int) -> int:
 
 
 def do_fcntl(task: Task, file: OpenFile, cmd: int, arg: int) -> int:
-    """The rest of do_fcntl(): owners, pipes, seals, leases. Raises EINVAL for what is unknown."""
+    """The other commands: owners, pipes, seals, leases. Raises EINVAL for what is unknown."""
     if cmd == F_SETOWN:
         file.f_owner = s32(arg)
         return 0
@@ -230,7 +230,7 @@ def do_fcntl(task: Task, file: OpenFile, cmd: int, arg: int) -> int:
 
 
 def f_dupfd(task: Task, file: OpenFile, start: int, cloexec: bool) -> int:
-    """f_dupfd(). Raises EINVAL, EMFILE."""
+    """Raises EINVAL, EMFILE."""
     if start >= task.rlim[RLIMIT_NOFILE][0]:
         raise Errno(errno.EINVAL)
     fd: int = task.files.unused(task, start)
@@ -239,7 +239,7 @@ def f_dupfd(task: Task, file: OpenFile, start: int, cloexec: bool) -> int:
 
 
 def setfl(task: Task, file: OpenFile, flags: int) -> int:
-    """setfl(): change the flags that can change. Raises EPERM, EINVAL."""
+    """Change the flags that can change. Raises EPERM, EINVAL."""
     if flags & O_NOATIME and not file.f_flags & O_NOATIME and not owner_or_capable(task, file.f_inode):
         raise Errno(errno.EPERM)
     if flags & O_DIRECT and file.f_inode.is_reg():

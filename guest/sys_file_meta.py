@@ -48,7 +48,7 @@ _NO_ID = 0xFFFFFFFF
 
 
 def chmod_common(task: Task, at: Path, mode: int) -> None:
-    """chmod_common() with setattr_prepare(): S_ISGID goes when the group is not the task's. Raises EROFS, EPERM."""
+    """Change the mode; S_ISGID goes when the group is not the task's. Raises EROFS, EPERM."""
     mnt_want_write(at.mnt)
     inode = at.dentry.d_inode
     if not owner_or_capable(task, inode):
@@ -80,7 +80,7 @@ def sys_chmod(task: Task, name: int, mode: int) -> int:
 
 
 def chown_common(task: Task, at: Path, uid: int, gid: int) -> None:
-    """chown_common(): -1 leaves an id; set-id bits of a regular file go. Raises EROFS, EPERM."""
+    """-1 leaves an id; set-id bits of a regular file go. Raises EROFS, EPERM."""
     mnt_want_write(at.mnt)
     inode = at.dentry.d_inode
     owner = None if uid & _NO_ID == _NO_ID else uid & _NO_ID
@@ -125,7 +125,7 @@ def sys_fchown(task: Task, fd: int, uid: int, gid: int) -> int:
 
 
 def utimes_common(task: Task, at: Path, atime: int | None, mtime: int | None, now: bool) -> None:
-    """utimes_common(): setting "now" needs write permission, setting anything else ownership. Raises EACCES, EPERM."""
+    """Setting "now" needs write permission, setting anything else ownership. Raises EACCES, EPERM."""
     mnt_want_write(at.mnt)
     inode = at.dentry.d_inode
     if not owner_or_capable(task, inode):
@@ -136,7 +136,7 @@ def utimes_common(task: Task, at: Path, atime: int | None, mtime: int | None, no
 
 
 def do_utimes(task: Task, dfd: int, name: int, times: list[tuple[int, int]] | None, flags: int) -> None:
-    """do_utimes(): `times` are (seconds, nanoseconds) of atime and mtime, None for now."""
+    """`times` are (seconds, nanoseconds) of atime and mtime, None for now."""
     flags = s32(flags)
     if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) and name:
         raise Errno(errno.EINVAL)

@@ -145,7 +145,7 @@ def sys_fstatfs(task: Task, fd: int, buf: int) -> int:
 
 
 def do_readlinkat(task: Task, dfd: int, name: int, buf: int, size: int) -> int:
-    """do_readlinkat(). Raises EINVAL for what is no link (ENOENT with an empty path)."""
+    """Raises EINVAL for what is no link (ENOENT with an empty path)."""
     if s32(size) <= 0:
         raise Errno(errno.EINVAL)
     path = getname(task, name)
@@ -169,7 +169,7 @@ def sys_readlinkat(task: Task, dfd: int, name: int, buf: int, size: int) -> int:
 
 
 def do_faccessat(task: Task, dfd: int, name: int, mode: int, flags: int) -> int:
-    """do_faccessat(): with the real ids unless AT_EACCESS. Raises EACCES, EROFS."""
+    """With the real ids unless AT_EACCESS. Raises EACCES, EROFS."""
     mode, flags = s32(mode), s32(flags)
     if mode & ~7 or flags & ~(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
         raise Errno(errno.EINVAL)

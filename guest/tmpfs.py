@@ -190,10 +190,6 @@ class TmpfsInode(Inode):
         if inode.i_nlink == 0 and inode.i_opens == 0:
             inode.evict()
 
-    def is_empty_dir(self, entry: Dentry) -> bool:
-        """simple_empty()."""
-        return not entry.d_children
-
     def rename(self, old: Dentry, new_parent: Dentry, new_name: bytes, target: Dentry | None, exchange: bool) -> None:
         new_dir = new_parent.d_inode
         if not isinstance(new_dir, TmpfsInode):
@@ -247,7 +243,8 @@ class TmpfsInode(Inode):
             return DirFile(path, self, flags)
         if kind == S_IFSOCK:
             raise Errno(errno.ENXIO)
-        return task.kernel.vfs.open_special(path, self, flags, task)
+        special: OpenFile = task.kernel.vfs.open_special(path, self, flags, task)
+        return special
 
     def write_data(self, task: Task, pos: int, data: bytes) -> int:
         """generic_perform_write(): bytes written. Raises ENOSPC."""

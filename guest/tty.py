@@ -204,7 +204,7 @@ class HostStream(OpenFile):
 
 
 def tty_ioctl(file: HostStream, task: Task, cmd: int, arg: int) -> int:
-    """tty_ioctl() and n_tty's: settings go to the host terminal, job control is the guest's. Raises ENOTTY, EPERM."""
+    """Settings go to the host terminal, job control is the guest's. Raises ENOTTY, EPERM."""
     import fcntl
 
     tty: HostTty = task.kernel.vfs.tty

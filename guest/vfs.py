@@ -257,7 +257,7 @@ class Vfs:
     # paths
 
     def d_path(self, path: Path, root: Path | None) -> bytes:
-        """d_path(): absolute path as seen from `root` (default: the machine's)."""
+        """Absolute path as seen from `root` (default: the machine's)."""
         dentry, mnt = path.dentry, path.mnt
         if dentry.d_dname is not None:
             return dentry.d_dname

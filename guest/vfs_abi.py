@@ -1,4 +1,4 @@
-"""What differs between architectures in the file interface and in /proc: one class, two subclasses in arch_*_files.py."""
+"""What differs between architectures in the file interface and in /proc; subclasses are in arch_*_files.py."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The objects of the file system: super block, inode, directory entry, mount, path (include/linux/fs.h, dcache.h, mount.h).
+r"""The objects of the file system: super block, inode, directory entry, mount, path (fs.h, dcache.h, mount.h).
 
     Mount --mnt_root--> Dentry --d_inode--> Inode --i_mapping--> AddressSpace (mm/: the file's pages)
-      |                   |  \\-d_children: name -> Dentry
-      \\--mnt_sb--> SuperBlock                      OpenFile (file.py) = Path + Inode + position
+      |                   |  \-d_children: name -> Dentry
+      \--mnt_sb--> SuperBlock                      OpenFile (file.py) = Path + Inode + position
 
 Every entry that was ever looked up in a tmpfs or host folder is a Dentry that stays, so a Dentry *is* the directory's
 content, as in the kernel's dcache. Names and paths are bytes; times are nanoseconds of the guest's real-time clock.
@@ -148,6 +148,10 @@ class Inode:
         """Take a name away."""
         raise Errno(errno.EPERM)
 
+    def is_empty_dir(self, entry: Dentry) -> bool:
+        """simple_empty()."""
+        return not entry.d_children
+
     def rmdir(self, parent: Dentry, entry: Dentry) -> None:
         """Remove an empty directory."""
         raise Errno(errno.EPERM)
@@ -174,7 +178,8 @@ class Inode:
         """What readlink shows."""
         link = self.get_link(task)
         if isinstance(link, Path):
-            return task.kernel.vfs.d_path(link, task.fs.root)
+            path: bytes = task.kernel.vfs.d_path(link, task.fs.root)
+            return path
         return link
 
     def permission(self, task: Task, mask: int) -> int | None:
