@@ -1,4 +1,4 @@
-"""Damaged programs: a few hundred seeded mutations, each answered by a run, a signal, or one clear line. Never a traceback."""
+"""Damaged programs: seeded mutations, each answered by a run, a signal, or one clear line. Never a traceback."""
 
 import random
 import struct

@@ -7,13 +7,15 @@ and faults with the least Python that can. x86-64 and arm64 with 4K pages.
 import ctypes
 import mmap
 import struct
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unicorn import UC_ARCH_ARM64, UC_ARCH_X86, UC_HOOK_INSN, UC_HOOK_INTR, UC_MODE_64, UC_MODE_ARM, UC_PROT_ALL, Uc
 from unicorn import arm64_const as arm
 from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RAM = 512 << 20
 STACK = 0x7FFFFFFF0000

@@ -59,7 +59,7 @@ bytes_ = st.integers(1, 255)
 
 
 class ModelPage:
-    """What one page of one process is: its protection, and the cell with its first byte (one cell for all who share)."""
+    """What one page of one process is: its protection, and the cell of its first byte (one cell for all who share)."""
 
     def __init__(self, prot: int, shared: bool, cell: list[int]) -> None:
         self.prot, self.shared, self.cell = prot, shared, cell
