@@ -131,7 +131,9 @@ class VmAreaStruct(RbNode):
         "vm_userfaultfd_ctx",
     )
 
-    def __init__(self, mm: MmStruct, start: int = 0, end: int = 0, flags: int = 0, prot: int = 0, pgoff: int = 0) -> None:
+    def __init__(
+        self, mm: MmStruct, start: int = 0, end: int = 0, flags: int = 0, prot: int = 0, pgoff: int = 0
+    ) -> None:
         self.rb_left: Any = None
         self.rb_right: Any = None
         self.rb_parent: Any = None
@@ -274,7 +276,7 @@ class MmStruct:
         self.exe_file: File | None = None
         self.binfmt: Any = None
         self.flags = 0  # MMF_*: dumpable
-        self.tlb_flush_pending = False  # a present PTE was cleared or tightened: the MMU must forget before user code runs
+        self.tlb_flush_pending = False  # a present PTE was cleared or tightened: flush before user code runs
         self.icache_pending: list[int] = []  # addresses of pages that became executable with host-written bytes
 
 
