@@ -16,9 +16,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m compileall -q emu guest mm # also where PYTHONDONTWRITEBYTECODE is set: start-up is imports
 	@touch $@
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m compileall -q emu guest mm
 	@touch $@ $(VENV)/.run
 
 demo: $(VENV)/.run  ## run a guest of each architecture and show what happened in its memory
