@@ -94,8 +94,16 @@ class GuestArch:
         """A memory fault of user code: resolve it or queue its signal."""
         raise NotImplementedError
 
+    speculation: dict[int, int] = {}  # noqa: RUF012 - constant # PR_GET_SPECULATION_CTRL: what the CPU is said to do
+
     def prctl(self, task: Task, option: int, argument: int) -> int:
         """The options of prctl that depend on the architecture. Raises Errno(EINVAL) for those it has not."""
+        if option in (52, 53):  # PR_GET_SPECULATION_CTRL, PR_SET_SPECULATION_CTRL
+            if argument not in self.speculation:
+                raise Errno(errno.ENODEV)
+            if option == 53:
+                raise Errno(errno.ENXIO)
+            return self.speculation[argument]
         raise Errno(errno.EINVAL)
 
     def arch_prctl(self, kernel: Kernel, task: Task, option: int, value: int) -> int:

@@ -110,6 +110,7 @@ class Arm64(GuestArch):
     vvar_pages = 2
     uses_gnu_property = True
     clone_backwards = True
+    speculation = {0: 2}  # noqa: RUF012 - constant # store bypass: enabled
     hwcap = 0x8FB  # cortex-a72
     midr = 0x410FD083
 
@@ -378,7 +379,7 @@ class Arm64(GuestArch):
             return False
         op0 = 2 | instruction >> 19 & 1
         op1, crn, crm, op2 = instruction >> 16 & 7, instruction >> 12 & 15, instruction >> 8 & 15, instruction >> 5 & 7
-        if (op0, op1, crn) != (3, 0, 0) or not (crm == 0 or 4 <= crm <= 7):
+        if (op0, op1, crn) != (3, 0, 0) or not (crm == 0 or 2 <= crm <= 7):
             return False
         if crm == 0:
             values = {0: self.midr, 5: 1 << 31, 6: 0}

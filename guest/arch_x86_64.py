@@ -111,6 +111,7 @@ class X86_64(GuestArch):  # noqa: N801 - the architecture's name
     vvar_pages = 4
     gate_area = (VSYSCALL_ADDR, VSYSCALL_ADDR + 4096, 4, "[vsyscall]")
     gate_area = (VSYSCALL_ADDR, VSYSCALL_ADDR + 0x1000, 4, "[vsyscall]")  # VM_EXEC only: vsyscall=xonly
+    speculation = {0: 0, 1: 2}  # noqa: RUF012 - constant # store bypass: not affected; indirect branch: enabled
     hwcap = 0x78BFBFD  # CPUID.1:EDX of qemu64
 
     def restart_syscall(self, cpu: Cpu) -> None:
@@ -376,7 +377,9 @@ class X86_64(GuestArch):  # noqa: N801 - the architecture's name
         return True
 
     def prctl(self, task: Task, option: int, argument: int) -> int:
-        """PR_GET_TSC and PR_SET_TSC: the time stamp counter may be read."""
+        """PR_GET_TSC and PR_SET_TSC: the time stamp counter may be read. Performance events can be stopped: there are none."""
+        if option in (31, 32):
+            return 0
         if option == 25:
             put_user(task, argument, 1, 4)
             return 0

@@ -38,7 +38,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_IO = 0x80000000
 CLONE_CLEAR_SIGHAND = 0x100000000
-_NEW_NAMESPACES = 0x7E020000 | 0x80  # CLONE_NEW*: there are no namespaces but the first
+NEW_NAMESPACES = 0x7E020000 | 0x80  # CLONE_NEW*: there are no namespaces but the first
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 21, 24
 
 
@@ -110,8 +110,8 @@ def _check_flags(task: Task, args: CloneArgs) -> None:
         raise invalid
     if flags & CLONE_PIDFD and flags & (CLONE_DETACHED | CLONE_THREAD):
         raise invalid
-    if flags & _NEW_NAMESPACES & ~CLONE_DETACHED:
-        # DEVIATION D20: one namespace of each kind; the kernel would make a new one.
+    if flags & NEW_NAMESPACES:
+        # There is one namespace of each kind, as with a limit of none in /proc/sys/user.
         raise Errno(errno.EPERM if not task.capable(_CAP_SYS_ADMIN) else errno.ENOSPC)
 
 

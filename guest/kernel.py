@@ -14,7 +14,7 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from guest.clock import NSEC_PER_SEC, TRAP_NSEC, Clock
+from guest.clock import NSEC_PER_SEC, TRAP_NSEC, WAKE_NSEC, Clock
 from guest.cred import CAP_FULL_SET, Cred
 from guest.events import SyscallEnter, SyscallExit, TaskSwitch
 from guest.sched import (
@@ -396,7 +396,7 @@ class Kernel:
             return True
         if deadline is None:
             raise Deadlock([(t.pid, t.comm, _what(t)) for t in asleep])
-        self.clock.now = max(self.clock.now, deadline)
+        self.clock.now = max(self.clock.now, deadline) + WAKE_NSEC
         if self.clock.now >= self.timers.next:
             self.timers.run()
         for task in asleep:

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 from guest.cred import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from guest.exec import do_execveat
 from guest.exit import do_exit, do_group_exit
-from guest.fork import CLONE_VFORK, CLONE_VM, CSIGNAL, CloneArgs, kernel_clone
+from guest.fork import (
+    CLONE_FILES,
+    CLONE_FS,
+    CLONE_SIGHAND,
+    CLONE_SYSVSEM,
+    CLONE_THREAD,
+    CLONE_VFORK,
+    CLONE_VM,
+    CSIGNAL,
+    NEW_NAMESPACES,
+    CloneArgs,
+    kernel_clone,
+)
 from guest.siginfo import SIGCHLD
 from guest.sys_mm import s32
 from guest.syscalls import FULL, PARTIAL, Call
@@ -309,6 +321,58 @@ def sys_get_robust_list(task: Task, pid: int, head_ptr: int, len_ptr: int) -> in
     return 0
 
 
+# ---- sharing and comparing
+
+
+def sys_unshare(task: Task, flags: int) -> int:
+    """unshare: own files, own folder; a thread cannot leave its process, and there are no other namespaces."""
+    flags &= 0xFFFFFFFF
+    if flags & ~(CLONE_THREAD | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_VM | CLONE_SYSVSEM | NEW_NAMESPACES):
+        raise Errno(errno.EINVAL)
+    if flags & (CLONE_THREAD | CLONE_SIGHAND | CLONE_VM) and len(task.signal.threads) > 1:
+        raise Errno(errno.EINVAL)
+    if flags & (CLONE_SIGHAND | CLONE_VM) and task.sighand.count > 1:
+        raise Errno(errno.EINVAL)
+    if flags & NEW_NAMESPACES:
+        raise Errno(errno.ENOSPC if task.capable(CAP_SYS_ADMIN) else errno.EPERM)
+    if flags & CLONE_FS and task.fs.users > 1:
+        task.fs.users -= 1
+        task.fs = task.fs.copy()
+    if flags & CLONE_FILES and task.files.count > 1:
+        shared, task.files = task.files, task.files.copy()
+        shared.count -= 1
+    return 0
+
+
+def sys_setns(task: Task, fd: int, nstype: int) -> int:
+    """setns: no descriptor is a namespace."""
+    task.files.get(s32(fd))
+    raise Errno(errno.EINVAL)
+
+
+def sys_kcmp(task: Task, pid1: int, pid2: int, kind: int, idx1: int, idx2: int) -> int:
+    """kcmp: 0 the same, 1 or 2 an order."""
+    from guest.ptrace_access import PTRACE_MODE_READ_REALCREDS, ptrace_may_access
+
+    first, second = _of_pid(task, pid1), _of_pid(task, pid2)
+    if not all(ptrace_may_access(task, target, PTRACE_MODE_READ_REALCREDS) for target in (first, second)):
+        raise Errno(errno.EPERM)
+    kind = s32(kind)
+    pair: tuple[object, object]
+    if kind == 0:
+        pair = first.files.get_raw(s32(idx1)), second.files.get_raw(s32(idx2))
+    elif kind in (1, 2, 3, 4):
+        name = ("mm", "files", "fs", "sighand")[kind - 1]
+        pair = getattr(first, name), getattr(second, name)
+    elif kind in (5, 6):
+        return 0  # no I/O contexts, no System V semaphores
+    else:
+        raise Errno(errno.EINVAL if kind != 7 else errno.EOPNOTSUPP)
+    if pair[0] is pair[1]:
+        return 0
+    return 1 if first.pid < second.pid else 2
+
+
 CALLS = (
     Call("getpid", sys_getpid, FULL),
     Call("gettid", sys_gettid, FULL),
@@ -335,4 +399,7 @@ CALLS = (
     Call("arch_prctl", sys_arch_prctl, PARTIAL, "no ARCH_MAP_VDSO_64", "x86_64"),
     Call("set_robust_list", sys_set_robust_list, FULL),
     Call("get_robust_list", sys_get_robust_list, FULL),
+    Call("unshare", sys_unshare, PARTIAL, "one namespace of each kind"),
+    Call("setns", sys_setns, PARTIAL, "one namespace of each kind"),
+    Call("kcmp", sys_kcmp, PARTIAL, "no KCMP_EPOLL_TFD"),
 )
