@@ -1,6 +1,6 @@
 """Rebuild every guest program and both vDSO images from source: `make images`, or `python images/build.py [NAME...]`.
 
-The compiler is clang as packed by `ziglang` (PyPI, pinned in the Makefile), which builds for both architectures anywhere.
+The compiler is clang as packed by `ziglang` (PyPI, pinned in the Makefile), which builds for both architectures.
 The same source gives the same bytes each time: nothing of the host, the time or the path goes into an ELF.
 """
 
