@@ -127,7 +127,7 @@ class Arch:
         raise NotImplementedError
 
     def pte_pfn(self, pte: int) -> int:
-        """Frame number of a present entry."""
+        """Frame number of a present entry; of a huge one, that of the first frame."""
         raise NotImplementedError
 
     def mk_pte(self, pfn: int, prot: int) -> int:
@@ -225,6 +225,10 @@ class Arch:
     def pmd_trans_huge(self, pmd: int) -> bool:
         """The PMD entry maps a huge page (and is no table)."""
         raise NotImplementedError
+
+    def pmd_modify(self, pmd: int, newprot: int) -> int:
+        """A huge entry with another protection."""
+        return self.pte_modify(pmd, newprot)
 
     def pmd_mkhuge(self, pmd: int) -> int:
         """Make a PTE-format entry one that maps a huge page at the PMD level."""

@@ -113,6 +113,8 @@ class X86_64(Arch):
     def pte_pfn(self, pte: int) -> int:
         if pte & PAGE_PRESENT:
             return (pte & PFN_MASK) >> 12
+        if pte & PAGE_PSE:  # a huge entry (small ones never have the PAT bit here)
+            return (~pte & PFN_MASK & ~(self.pmd_size - 1)) >> 12
         return (~pte & PFN_MASK) >> 12
 
     def mk_pte(self, pfn: int, prot: int) -> int:
@@ -174,6 +176,12 @@ class X86_64(Arch):
 
     def pmd_trans_huge(self, pmd: int) -> bool:
         return bool(pmd & PAGE_PSE)
+
+    def pmd_modify(self, pmd: int, newprot: int) -> int:
+        new = pmd & PAGE_CHG_MASK | newprot & ~PAGE_CHG_MASK
+        if (pmd ^ new) & PAGE_PRESENT:
+            new ^= PFN_MASK & ~(self.pmd_size - 1)
+        return new
 
     def pmd_mkhuge(self, pmd: int) -> int:
         return pmd | PAGE_PSE

@@ -88,6 +88,6 @@ def flush_dcache_page(system: System, page: Page) -> None:
     """
     if page.flags & PG_EXEC_MAPPED:
         page.flags &= ~PG_DCACHE_CLEAN
-        for vma, address, index in rmap_walk(system, page):
+        for vma, address, index in rmap_walk(system, page, True):
             vma.vm_mm.arch.sync_icache(vma.vm_mm, page, address, system.words[index])
             page.flags &= ~PG_DCACHE_CLEAN

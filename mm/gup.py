@@ -31,7 +31,7 @@ from mm.flags import (
 from mm.memory_fork import is_cow_mapping
 from mm.memory_rss import page_anon
 from mm.page_rmap import mlock_vma_page, set_page_dirty
-from mm.pgtable import pte_offset
+from mm.pgtable import pmd_offset, pte_offset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,6 +82,10 @@ def follow_page(vma: VmAreaStruct, address: int, flags: int) -> Page | None:
     arch = mm.arch
     system = mm.system
     index = pte_offset(mm, address)
+    huge = False
+    if index < 0:
+        index = pmd_offset(mm, address)
+        huge = index >= 0
     pte = system.words[index] if index >= 0 else 0
     if not pte or not arch.pte_present(pte):
         return None
@@ -89,13 +93,18 @@ def follow_page(vma: VmAreaStruct, address: int, flags: int) -> Page | None:
         return None
     if flags & FOLL_WRITE and not can_follow_write_pte(mm, pte, flags):
         return None
-    page = system.mem_map[arch.pte_pfn(pte)]
+    pfn = arch.pte_pfn(pte)
+    page = system.mem_map[pfn]
     if page is None:
         return None
     if flags & FOLL_TOUCH and flags & FOLL_WRITE and not arch.pte_dirty(pte):
         set_page_dirty(page)
     if flags & FOLL_MLOCK and vma.vm_flags & VM_LOCKED and page.mapping is not None:
-        mlock_vma_page(system, page)
+        # Of a huge page only one that is mapped whole, and nowhere else, is marked.
+        if page.private is None or (huge and page.mapcount == 1):
+            mlock_vma_page(system, page)
+    if huge:
+        return system.mem_map[pfn + ((address & ~arch.pmd_mask) >> arch.page_shift)]
     return page
 
 

@@ -25,13 +25,21 @@ from mm.flags import (
     PG_UNEVICTABLE,
     VM_EXEC,
     VM_FAULT_ERROR,
+    VM_FAULT_FALLBACK,
     VM_FAULT_MAJOR,
     VM_FAULT_OOM,
     VM_FAULT_SIGBUS,
+    VM_HUGEPAGE,
     VM_LOCKED,
     VM_SHARED,
     VM_SPECIAL,
     VM_WRITE,
+)
+from mm.huge_memory import (
+    do_huge_pmd_anonymous_page,
+    do_huge_pmd_wp_page,
+    huge_pmd_set_accessed,
+    transparent_hugepage_enabled,
 )
 from mm.memory_cow import do_wp_page
 from mm.memory_file import do_fault, finish_mkwrite_fault, vmf_insert_pfn
@@ -121,14 +129,26 @@ def _handle_mm_fault(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int) 
     pmd = pmd_alloc(mm, address)
     if pmd < 0:
         return VM_FAULT_OOM
-    entry = mm.system.words[pmd]
-    if not entry:
+    words = mm.system.words
+    if not words[pmd]:
+        if vma.vm_flags & VM_HUGEPAGE and vma.vm_ops is None and transparent_hugepage_enabled(vma):
+            fault = do_huge_pmd_anonymous_page(vma, mm, address, flags, pmd)
+            if not fault & VM_FAULT_FALLBACK:
+                return fault
         return handle_pte_fault(vma, mm, address, flags, -1, 0)
+    if arch.pmd_trans_huge(words[pmd]):
+        if not flags & FAULT_FLAG_WRITE or arch.pte_write(words[pmd]):
+            huge_pmd_set_accessed(mm, flags, pmd)
+            return 0
+        fault = do_huge_pmd_wp_page(vma, mm, address, flags, pmd)
+        if not fault & VM_FAULT_FALLBACK:
+            return fault
+    entry = words[pmd]
     table = (entry & arch.PTE_PFN_MASK) >> 3
     mm.pte_cache_key = address >> arch.pmd_shift
     mm.pte_cache = table
     index = table + (address >> arch.page_shift & arch.index_mask)
-    return handle_pte_fault(vma, mm, address, flags, index, mm.system.words[index])
+    return handle_pte_fault(vma, mm, address, flags, index, words[index])
 
 
 def handle_pte_fault(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int, index: int, pte: int) -> int:

@@ -16,6 +16,7 @@ from mm.flags import (
     FAULT_FLAG_USER,
     MM_ANONPAGES,
     PG_MLOCKED,
+    PG_RESERVED,
     VM_FAULT_ERROR,
     VM_FAULT_NOPAGE,
     VM_FAULT_OOM,
@@ -42,7 +43,8 @@ def vm_normal_page(mm: MmStruct, pte: int) -> Page | None:
     arch = mm.arch
     if pte & arch.PTE_SPECIAL:
         return None
-    return mm.system.mem_map[arch.pte_pfn(pte)]
+    page = mm.system.mem_map[arch.pte_pfn(pte)]
+    return None if page is None or page.flags & PG_RESERVED else page  # the huge zero page is reserved
 
 
 def do_wp_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int, index: int, pte: int) -> int:

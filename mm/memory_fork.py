@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mm.errors import Errno, KernelBug
 from mm.flags import VM_HUGETLB, VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED
+from mm.huge_memory import copy_huge_pmd
 from mm.memory_rss import add_mm_rss_vec, mm_counter
 from mm.pgtable import alloc_child_table, pte_range
 
@@ -51,7 +52,10 @@ def _copy_range(
         following = min(((addr >> shift) + 1) << shift, end)
         offset = addr >> shift & arch.index_mask
         entry = words[src_base + offset]
-        if entry:
+        if entry and leaf_tables and arch.pmd_trans_huge(entry):
+            if not copy_huge_pmd(dst_vma.vm_mm, src_vma.vm_mm, dst_base + offset, src_base + offset, addr):
+                raise Errno(errno.ENOMEM)
+        elif entry:
             child = alloc_child_table(dst_vma.vm_mm, level, dst_base + offset, addr)
             if child < 0:
                 raise Errno(errno.ENOMEM)

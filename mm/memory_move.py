@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mm.huge_memory import _split_huge_pmd, move_huge_pmd
 from mm.pgtable import pmd_alloc, pmd_offset, pte_alloc, pte_range
 
 if TYPE_CHECKING:
@@ -36,7 +37,13 @@ def move_page_tables(
             new_pmd = pmd_alloc(mm, new_addr)
             if new_pmd < 0:
                 break
-            if extent == pmd_size and not words[new_pmd]:
+            huge = arch.pmd_trans_huge(words[old_pmd])
+            if huge and (extent != pmd_size or words[new_pmd]):
+                _split_huge_pmd(vma, old_pmd, old_addr)
+                huge = False
+            if huge:
+                move_huge_pmd(vma, old_pmd, new_pmd)
+            elif extent == pmd_size and not words[new_pmd]:
                 move_normal_pmd(vma, old_pmd, new_pmd)
             else:
                 if pte_alloc(mm, new_pmd, new_addr) < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mm.huge_memory import _split_huge_pmd, change_huge_pmd
 from mm.pgtable import pte_range, walk_pmds
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ def change_protection(vma: VmAreaStruct, start: int, end: int, newprot: int, cp_
     mm = vma.vm_mm
     pages = 0
     for address, following, pmd in walk_pmds(mm, start, end):
+        if mm.arch.pmd_trans_huge(mm.system.words[pmd]):
+            if following - address == mm.arch.pmd_size:
+                pages += change_huge_pmd(vma, pmd, newprot)
+                continue
+            _split_huge_pmd(vma, pmd, address)
         pages += change_pte_range(vma, pmd, address, following, newprot, cp_flags)
     if pages:
         mm.tlb_flush_pending = True

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mm.flags import PG_DIRTY
+from mm.huge_memory import _split_huge_pmd, zap_huge_pmd
 from mm.interval_tree import vma_interval_tree_foreach
 from mm.memory_rss import add_mm_rss_vec, mm_counter, page_anon
 from mm.page_alloc import put_page
@@ -70,6 +71,11 @@ def unmap_page_range(
 ) -> None:
     """Clear all entries of [start, end), which lies within `vma`."""
     for address, following, pmd in walk_pmds(mm, start, end):
+        if mm.arch.pmd_trans_huge(mm.system.words[pmd]):
+            if following - address == mm.arch.pmd_size:
+                zap_huge_pmd(vma, pmd)
+                continue
+            _split_huge_pmd(vma, pmd, address)
         zap_pte_range(mm, vma, pmd, address, following, check_mapping)
 
 

@@ -24,7 +24,7 @@ from mm.flags import (
     VM_SPECIAL,
 )
 from mm.interval_tree import anon_vma_interval_tree_foreach, vma_interval_tree_foreach
-from mm.pgtable import pte_offset
+from mm.pgtable import pmd_offset, pte_offset
 from mm.types import AnonVma, Page, VmAreaStruct
 
 if TYPE_CHECKING:
@@ -76,18 +76,23 @@ def page_remove_rmap(system: System, page: Page) -> None:
             clear_page_mlock(system, page)
 
 
+def thp_nr_pages(system: System, page: Page) -> int:
+    """How many pages a mark on `page` stands for: all of a huge page's when it is the head."""
+    return system.arch.hpage_pmd_nr if page.private is page else 1
+
+
 def mlock_vma_page(system: System, page: Page) -> None:
     """Mark a page mlocked: it can not be reclaimed."""
     if not page.flags & PG_MLOCKED:
         page.flags |= PG_MLOCKED | PG_UNEVICTABLE
-        system.nr_mlock += 1
+        system.nr_mlock += thp_nr_pages(system, page)
 
 
 def clear_page_mlock(system: System, page: Page) -> None:
     """Take the mlocked mark away."""
     if page.flags & PG_MLOCKED:
         page.flags &= ~(PG_MLOCKED | PG_UNEVICTABLE)
-        system.nr_mlock -= 1
+        system.nr_mlock -= thp_nr_pages(system, page)
 
 
 def munlock_vma_page(system: System, page: Page) -> None:
@@ -95,7 +100,7 @@ def munlock_vma_page(system: System, page: Page) -> None:
     if page.flags & PG_MLOCKED:
         clear_page_mlock(system, page)
         if page.mapcount > 1:
-            for vma, _, _ in rmap_walk(system, page):
+            for vma, _, _ in rmap_walk(system, page, True):
                 if vma.vm_flags & VM_LOCKED:
                     mlock_vma_page(system, page)
                     return
@@ -119,14 +124,22 @@ def rmap_areas(page: Page) -> Iterator[VmAreaStruct]:
             yield node.vma
 
 
-def rmap_walk(system: System, page: Page) -> Iterator[tuple[VmAreaStruct, int, int]]:
-    """Every mapping of the page: (area, address, index of its PTE among the words of RAM)."""
+def rmap_walk(system: System, page: Page, huge: bool = False) -> Iterator[tuple[VmAreaStruct, int, int]]:
+    """Every mapping of the page: (area, address, index of its PTE among the words of RAM).
+
+    With `huge` also the PMD entries that map it as part of a huge page.
+    """
     arch = system.arch
     words = system.words
     for vma in rmap_areas(page):
         address = vma_address(page, vma)
         index = pte_offset(vma.vm_mm, address)
-        if index >= 0:
+        if huge and index < 0 and page.private is not None:
+            pmd = pmd_offset(vma.vm_mm, address)
+            entry = words[pmd] if pmd >= 0 else 0
+            if entry and arch.pmd_trans_huge(entry) and arch.pte_pfn(entry) == page.private.pfn:
+                yield vma, address, pmd
+        elif index >= 0:
             pte = words[index]
             if pte and arch.pte_present(pte) and arch.pte_pfn(pte) == page.pfn:
                 yield vma, address, index

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mm.system import System
 
 
-def _alloc_table(system: System, level: str, address: int) -> int:
+def alloc_table(system: System, level: str, address: int) -> int:
     """A cleared frame for a table of `level`; its pfn, or -1 without memory."""
     pfn = alloc_pfn(system, True)
     if pfn >= 0:
@@ -35,7 +35,7 @@ def _alloc_table(system: System, level: str, address: int) -> int:
     return pfn
 
 
-def _free_table(system: System, level: str, address: int, pfn: int) -> None:
+def free_table(system: System, level: str, address: int, pfn: int) -> None:
     """Give a table's frame back."""
     page = system.mem_map[pfn]
     if page is None or not page.flags & PG_TABLE:
@@ -48,7 +48,7 @@ def _free_table(system: System, level: str, address: int, pfn: int) -> None:
 def pgd_alloc(mm: MmStruct) -> bool:
     """Give `mm` a root table with the kernel's entries in it; False without memory."""
     system = mm.system
-    pfn = _alloc_table(system, "pgd", 0)
+    pfn = alloc_table(system, "pgd", 0)
     if pfn < 0:
         return False
     base = pfn << mm.arch.table_word_shift
@@ -71,7 +71,7 @@ def pgd_free(mm: MmStruct) -> None:
             raise KernelBug(f"root table is freed with entry {index} in use: {entry:#x}", mm)
     if mm.pgtables_bytes:
         raise KernelBug(f"non-zero pgtables_bytes on freeing mm: {mm.pgtables_bytes}", mm)
-    _free_table(system, "pgd", 0, mm.pgd)
+    free_table(system, "pgd", 0, mm.pgd)
     system.pgd_list.remove(mm)
     mm.pgd = 0
     mm.pte_cache_key = -1
@@ -112,7 +112,7 @@ def alloc_child_table(mm: MmStruct, level: int, index: int, address: int) -> int
     if entry:
         return (entry & arch.PTE_PFN_MASK) >> arch.page_shift
     shift = arch.level_shifts[level]
-    pfn = _alloc_table(mm.system, arch.level_names[level + 1], address >> shift << shift)
+    pfn = alloc_table(mm.system, arch.level_names[level + 1], address >> shift << shift)
     if pfn >= 0:
         if arch.level_counted[level + 1]:
             mm.pgtables_bytes += arch.page_size
@@ -243,7 +243,7 @@ def _free_range(mm: MmStruct, level: int, pfn: int, addr: int, end: int, floor: 
                 free = _table_unused(addr, following, shift, floor, ceiling)
             if free:
                 words[index] = 0
-                _free_table(system, arch.level_names[level + 1], addr >> shift << shift, child)
+                free_table(system, arch.level_names[level + 1], addr >> shift << shift, child)
                 if arch.level_counted[level + 1]:
                     mm.pgtables_bytes -= arch.page_size
         addr = following

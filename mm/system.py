@@ -63,6 +63,7 @@ class System:
         self.oom_kill = 0
         self.nr_mlock = 0  # NR_MLOCK: pages with PG_MLOCKED
         self.nr_shmem = 0  # NR_SHMEM: pages in shmem page caches
+        self.huge_zero_pfn = 0  # first frame of the huge zero page; 0: not made yet
         self.fault_result = ""  # how the last fault was resolved, for `Fault` events
 
         zero_page = alloc_page(self, True)

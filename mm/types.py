@@ -44,7 +44,7 @@ class Page:
         self.flags = flags  # PG_*
         self.mapping = mapping  # owner: PageAnon() iff it is an AnonVma
         self.index = index  # pages: offset within mapping (file offset, or linear address for anonymous)
-        self.private: Any = None  # buddy order while free-listed; swap entry later
+        self.private: Any = None  # head of the huge page this is part of; swap entry later
 
 
 class AnonVma:
@@ -253,6 +253,7 @@ class MmStruct:
         self.task_size = arch.task_size
         self.highest_vm_end = 0
         self.pgd = 0  # pfn of the root table
+        self.deposited: list[int] = []  # pfns of PTE tables in reserve, one for each huge entry
         self.pte_cache_key = -1  # address >> pmd_shift of the PTE table last used by a fault; -1: none
         self.pte_cache = 0  # its first entry, as index among the words of RAM; dropped when a table is freed or moved
         self.mm_users = 1

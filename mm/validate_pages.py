@@ -39,7 +39,7 @@ from mm.flags import (
     VM_WRITE,
 )
 from mm.memory_rss import mm_counter, page_anon
-from mm.page_rmap import rmap_walk
+from mm.page_rmap import rmap_walk, thp_nr_pages
 from mm.types import AddressSpace, MmStruct, Page, TaskStruct, VmAreaStruct
 
 if TYPE_CHECKING:
@@ -65,6 +65,9 @@ class Walk:
         kernel = {index for index, _ in mm.system.kernel_pgd}
         self.tables[mm.pgd] = "pgd"
         self._table(0, mm.pgd, 0, kernel)
+        for pfn in mm.deposited:
+            _check(pfn not in self.tables, "P1", f"reserve table {pfn:#x} is linked", mm)
+            self.tables[pfn] = "pte"
 
     def _table(self, level: int, pfn: int, base_address: int, skip: set[int]) -> None:
         mm = self.mm
@@ -112,9 +115,10 @@ def validate_pages(mm: MmStruct, tasks: Iterable[TaskStruct] | None = None) -> W
     walk = Walk(mm)
     arch = mm.arch
     counted = sum(1 for level in walk.tables.values() if level not in ("pgd", "p4d"))
-    deposited = sum(1 for _, index, _ in walk.leaves if _span(walk, index) > 1)
+    huge = sum(1 for _, index, _ in walk.leaves if _span(walk, index) > 1)
+    _check(huge == len(mm.deposited), "P2", f"{huge} huge entries, {len(mm.deposited)} tables in reserve", mm)
     _check(
-        (counted + deposited) * arch.page_size == mm.pgtables_bytes,
+        counted * arch.page_size == mm.pgtables_bytes,
         "P2",
         f"pgtables_bytes is {mm.pgtables_bytes}, the tables are {counted}",
         mm,
@@ -155,11 +159,12 @@ def _check_leaves(walk: Walk) -> list[int]:
         )
         if page is None:
             continue
-        if arch.pte_special(entry):
+        if page.flags & PG_RESERVED and not arch.pte_special(entry):
+            _check(pfn == system.huge_zero_pfn, "P4", f"leaf {entry:#x} at {address:#x} maps a reserved frame", mm)
+        elif arch.pte_special(entry):
             special = pfn == system.zero_pfn or bool(vma.vm_flags & (VM_PFNMAP | VM_MIXEDMAP))
             _check(special, "P4", f"special leaf {entry:#x} at {address:#x}", mm)
         else:
-            _check(pfn != system.zero_pfn, "P4", f"zero page at {address:#x} is not special: {entry:#x}", mm)
             rss[mm_counter(page)] += _span(walk, index)
         _check_permission(mm, vma, address, entry, page)
     return rss
@@ -248,7 +253,7 @@ def _check_frames(
             for mm, address, _ in users:
                 _check((id(mm), address) in found, "P9", f"rmap of frame {pfn:#x} misses {address:#x}", mm)
         if page.flags & PG_MLOCKED:
-            mlocked += 1
+            mlocked += thp_nr_pages(system, page)
             _check(page.mapcount > 0, "P11", f"frame {pfn:#x} is mlocked and not mapped")
     _check(mlocked == system.nr_mlock, "P11", f"nr_mlock is {system.nr_mlock}, marked pages are {mlocked}")
 

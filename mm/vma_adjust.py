@@ -68,6 +68,11 @@ def _vma_adjust(
         expand: of two merging areas the one that survives; None when nothing is merged.
     """
     after = vma.vm_next
+    if vma.vm_mm.deposited:  # there are huge entries, which must not cross a border
+        from mm.huge_memory import vma_adjust_trans_huge
+
+        adjust_next = end - after.vm_start if after is not None and after.vm_start < end < after.vm_end else 0
+        vma_adjust_trans_huge(vma, start, end, adjust_next)
     if insert is not None or after is None or vma.vm_end <= end <= after.vm_start:
         _move_borders(vma, start, end, pgoff, None, insert)
     elif end >= after.vm_end:

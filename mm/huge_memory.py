@@ -1,0 +1,331 @@
+"""Transparent huge pages (mm/huge_memory.c): anonymous memory mapped by PMD entries, on MADV_HUGEPAGE.
+
+A huge page is a block of hpage_pmd_nr frames, each with its own `Page`; `private` of all of them is the first one, the
+head. A PMD entry counts once in every page's mapcount and refcount, so that an entry split into PTEs changes no count.
+The mlocked mark is the head's alone, and stands for all of them in nr_mlock.
+
+    do_huge_pmd_anonymous_page  first touch: a huge page, or the huge zero page for a read
+    do_huge_pmd_wp_page         write to a read-only entry: reuse it, or split it and let the PTE's fault copy
+    _split_huge_pmd             one entry becomes a table of PTEs; the pages stay one block
+    split_huge_page             the block becomes single pages, in every address space
+
+With each huge entry goes one PTE table in reserve (`mm.deposited`), so that splitting needs no memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mm.errors import KernelBug
+from mm.flags import (
+    FAULT_FLAG_USER,
+    FAULT_FLAG_WRITE,
+    MM_ANONPAGES,
+    PG_COMPOUND,
+    PG_RESERVED,
+    PG_UPTODATE,
+    VM_FAULT_FALLBACK,
+    VM_FAULT_OOM,
+    VM_FAULT_WRITE,
+    VM_HUGEPAGE,
+    VM_LOCKED,
+    VM_NOHUGEPAGE,
+    VM_SPECIAL,
+    VM_WRITE,
+)
+from mm.page_alloc import alloc_pages, put_page
+from mm.page_rmap import NEW_ANON_FLAGS, clear_page_mlock, mlock_vma_page, page_remove_rmap, rmap_areas, vma_address
+from mm.pgtable import alloc_table, free_table, pmd_offset
+from mm.rmap import anon_vma_prepare
+
+if TYPE_CHECKING:
+    from mm.system import System
+    from mm.types import MmStruct, Page, VmAreaStruct
+
+MMF_DISABLE_THP = 1 << 24
+
+
+def transparent_hugepage_enabled(vma: VmAreaStruct) -> bool:
+    """Faults of the area may make huge pages (the setting is "madvise", where the kernel has it at all)."""
+    return (
+        vma.vm_flags & (VM_HUGEPAGE | VM_NOHUGEPAGE) == VM_HUGEPAGE
+        and vma.vm_mm.arch.transparent_hugepage
+        and not vma.vm_mm.flags & MMF_DISABLE_THP
+    )
+
+
+def is_huge_zero_pmd(system: System, pmd: int) -> bool:
+    """The entry maps the huge zero page."""
+    return system.huge_zero_pfn > 0 and system.arch.pte_pfn(pmd) == system.huge_zero_pfn
+
+
+def huge_page(mm: MmStruct, pmd: int) -> list[Page]:
+    """The pages of the block a PMD entry maps."""
+    head = mm.arch.pte_pfn(pmd)
+    pages = mm.system.mem_map[head : head + mm.arch.hpage_pmd_nr]
+    return [page for page in pages if page is not None]
+
+
+def deposit(mm: MmStruct, pfn: int) -> None:
+    """Put a PTE table in reserve (pgtable_trans_huge_deposit, mm_inc_nr_ptes)."""
+    mm.deposited.append(pfn)
+    mm.pgtables_bytes += mm.arch.page_size
+
+
+def zap_deposited_table(mm: MmStruct) -> None:
+    """Give one back that is not needed any more."""
+    free_table(mm.system, "pte", 0, mm.deposited.pop())
+    mm.pgtables_bytes -= mm.arch.page_size
+
+
+def get_huge_zero_page(system: System) -> int:
+    """Frame number of the huge zero page, made when first needed and kept; 0 without memory."""
+    if not system.huge_zero_pfn:
+        page = alloc_pages(system, system.arch.pmd_shift - system.arch.page_shift, True)
+        if page is None:
+            return 0
+        for pfn in range(page.pfn, page.pfn + system.arch.hpage_pmd_nr):
+            part = system.mem_map[pfn]
+            if part is not None:
+                part.flags = PG_RESERVED | PG_UPTODATE
+        system.huge_zero_pfn = page.pfn
+    return system.huge_zero_pfn
+
+
+def do_huge_pmd_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int, pmd: int) -> int:
+    """Serve a fault below the empty PMD entry at index `pmd`; VM_FAULT_FALLBACK when a small page must do."""
+    arch = mm.arch
+    system = mm.system
+    haddr = address & arch.pmd_mask
+    if haddr < vma.vm_start or haddr + arch.pmd_size > vma.vm_end:
+        return VM_FAULT_FALLBACK
+    anon_vma_prepare(vma)
+    table = alloc_table(system, "pte", haddr)
+    if table < 0:
+        return VM_FAULT_OOM
+    if not flags & FAULT_FLAG_WRITE:
+        pfn = get_huge_zero_page(system)
+        entry = arch.pmd_mkhuge(arch.mk_pte(pfn, vma.vm_page_prot))
+    else:
+        pfn = _new_huge_page(vma, haddr)
+        entry = arch.pte_mkdirty(arch.pmd_mkhuge(arch.mk_pte(pfn, vma.vm_page_prot)))
+        if vma.vm_flags & VM_WRITE:
+            entry = arch.pte_mkwrite(entry)
+    if not pfn:
+        free_table(system, "pte", haddr, table)
+        return VM_FAULT_FALLBACK
+    if flags & FAULT_FLAG_WRITE:
+        mm.rss_stat[MM_ANONPAGES] += arch.hpage_pmd_nr
+        for page in huge_page(mm, entry):
+            arch.sync_icache(mm, page, haddr + ((page.pfn - pfn) << arch.page_shift), entry)
+    deposit(mm, table)
+    system.words[pmd] = entry
+    system.fault_result = "huge"
+    return 0
+
+
+def _new_huge_page(vma: VmAreaStruct, haddr: int) -> int:
+    """Frame number of a new huge page of the area, mapped once; 0 without a block of that size."""
+    mm = vma.vm_mm
+    system = mm.system
+    arch = mm.arch
+    head = alloc_pages(system, arch.pmd_shift - arch.page_shift, True)
+    if head is None:
+        return 0
+    index = ((haddr - vma.vm_start) >> arch.page_shift) + vma.vm_pgoff
+    for number in range(arch.hpage_pmd_nr):
+        page = system.mem_map[head.pfn + number]
+        if page is None:
+            raise KernelBug("a huge page has a hole", mm)
+        page.flags = NEW_ANON_FLAGS | PG_COMPOUND
+        page.mapcount = 1
+        page.mapping = vma.anon_vma
+        page.index = index + number
+        page.private = head
+    if vma.vm_flags & (VM_LOCKED | VM_SPECIAL) == VM_LOCKED:
+        mlock_vma_page(system, head)
+    return head.pfn
+
+
+def huge_pmd_set_accessed(mm: MmStruct, flags: int, pmd: int) -> None:
+    """A fault on a huge entry that allows the access: Accessed and Dirty."""
+    arch = mm.arch
+    write = bool(flags & FAULT_FLAG_WRITE)
+    entry = arch.pte_mkyoung(mm.system.words[pmd])
+    if write:
+        entry = arch.pte_mkdirty(entry)
+    changed = arch.ptep_set_access_flags(mm.system.words, pmd, entry, write)
+    mm.system.fault_result = "access" if changed else "spurious"
+    mm.tlb_flush_pending = True
+
+
+def do_huge_pmd_wp_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int, pmd: int) -> int:
+    """Serve a write to a read-only huge entry; VM_FAULT_FALLBACK when it was split and the PTE's fault goes on."""
+    arch = mm.arch
+    system = mm.system
+    entry = system.words[pmd]
+    if not flags & FAULT_FLAG_USER:
+        mm.tlb_flush_pending = True
+    if not is_huge_zero_pmd(system, entry) and max(page.mapcount for page in huge_page(mm, entry)) <= 1:
+        entry = arch.pte_mkdirty(arch.pte_mkyoung(entry))
+        if vma.vm_flags & VM_WRITE:
+            entry = arch.pte_mkwrite(entry)
+        arch.ptep_set_access_flags(system.words, pmd, entry, True)
+        system.fault_result = "cow-reuse"
+        return VM_FAULT_WRITE
+    _split_huge_pmd(vma, pmd, address)
+    return VM_FAULT_FALLBACK
+
+
+def _split_huge_pmd(vma: VmAreaStruct, pmd: int, address: int) -> None:
+    """Replace the huge entry at index `pmd` by its reserve table, filled with PTEs for the same pages."""
+    mm = vma.vm_mm
+    arch = mm.arch
+    system = mm.system
+    words = system.words
+    old = words[pmd]
+    nr = arch.hpage_pmd_nr
+    table = mm.deposited.pop()
+    first = table << arch.table_word_shift
+    if is_huge_zero_pmd(system, old):
+        entry = arch.mk_pte(system.zero_pfn, vma.vm_page_prot) | arch.PTE_SPECIAL
+        for index in range(first, first + nr):
+            words[index] = entry
+    else:
+        head = huge_page(mm, old)[0]
+        clear_page_mlock(system, head)
+        for number in range(nr):
+            entry = arch.mk_pte(head.pfn + number, vma.vm_page_prot)
+            if vma.vm_flags & VM_WRITE:
+                entry = arch.pte_mkwrite(entry)
+            if not arch.pte_write(old):
+                entry = arch.pte_wrprotect(entry)
+            if not arch.pte_young(old):
+                entry = arch.pte_mkold(entry)
+            if arch.pte_soft_dirty(old):
+                entry = arch.pte_mksoft_dirty(entry)
+            words[first + number] = entry
+    words[pmd] = table << arch.page_shift | arch.TABLE
+    mm.pte_cache_key = -1
+    mm.tlb_flush_pending = True
+
+
+def split_huge_pmd_address(vma: VmAreaStruct, address: int) -> None:
+    """Split the huge entry that serves `address`, if there is one."""
+    pmd = pmd_offset(vma.vm_mm, address)
+    if pmd >= 0:
+        entry = vma.vm_mm.system.words[pmd]
+        if entry and vma.vm_mm.arch.pmd_trans_huge(entry):
+            _split_huge_pmd(vma, pmd, address)
+
+
+def vma_adjust_trans_huge(vma: VmAreaStruct, start: int, end: int, adjust_next: int) -> None:
+    """Before an area gets the bounds [start, end) (and the next one starts `adjust_next` bytes later): split what
+    would cross a border."""
+    size = vma.vm_mm.arch.pmd_size
+    for border in (start, end):
+        low = border & -size
+        if border != low and low >= vma.vm_start and low + size <= vma.vm_end:
+            split_huge_pmd_address(vma, border)
+    following = vma.vm_next
+    if adjust_next > 0 and following is not None:
+        border = following.vm_start + adjust_next
+        low = border & -size
+        if border != low and low >= following.vm_start and low + size <= following.vm_end:
+            split_huge_pmd_address(following, border)
+
+
+def zap_huge_pmd(vma: VmAreaStruct, pmd: int) -> None:
+    """Clear a huge entry."""
+    mm = vma.vm_mm
+    system = mm.system
+    entry = system.words[pmd]
+    system.words[pmd] = 0
+    mm.tlb_flush_pending = True
+    if not is_huge_zero_pmd(system, entry):
+        for page in huge_page(mm, entry):
+            page_remove_rmap(system, page)
+            put_page(system, page)
+        mm.rss_stat[MM_ANONPAGES] -= mm.arch.hpage_pmd_nr
+    zap_deposited_table(mm)
+
+
+def copy_huge_pmd(dst_mm: MmStruct, src_mm: MmStruct, dst_pmd: int, src_pmd: int, address: int) -> bool:
+    """fork: share a huge page, read-only on both sides; False without memory for the reserve table."""
+    arch = src_mm.arch
+    system = src_mm.system
+    table = alloc_table(system, "pte", address)
+    if table < 0:
+        return False
+    entry = system.words[src_pmd]
+    if not is_huge_zero_pmd(system, entry):
+        for page in huge_page(src_mm, entry):
+            page.refcount += 1
+            page.mapcount += 1
+        dst_mm.rss_stat[MM_ANONPAGES] += arch.hpage_pmd_nr
+    deposit(dst_mm, table)
+    entry = system.words[src_pmd] = arch.pte_wrprotect(entry)
+    system.words[dst_pmd] = arch.pte_mkold(entry)
+    src_mm.tlb_flush_pending = True
+    return True
+
+
+def change_huge_pmd(vma: VmAreaStruct, pmd: int, newprot: int) -> int:
+    """Give a huge entry another protection; how many pages that are."""
+    mm = vma.vm_mm
+    entry = mm.arch.pmd_modify(mm.system.words[pmd], newprot)
+    mm.system.words[pmd] = entry
+    return mm.arch.hpage_pmd_nr
+
+
+def move_huge_pmd(vma: VmAreaStruct, old_pmd: int, new_pmd: int) -> None:
+    """Move a huge entry to an empty place, and mark it soft-dirty."""
+    mm = vma.vm_mm
+    words = mm.system.words
+    words[new_pmd] = mm.arch.pte_mksoft_dirty(words[old_pmd])
+    words[old_pmd] = 0
+    mm.tlb_flush_pending = True
+
+
+def split_huge_page(system: System, page: Page) -> bool:
+    """Make single pages of a huge one, everywhere; False when somebody else holds a reference.
+
+    The entries are remade as after migration: old, clean, writable where they were.
+    """
+    head = page.private
+    if head is None:
+        return False
+    arch = system.arch
+    nr = arch.hpage_pmd_nr
+    pages = [part for part in system.mem_map[head.pfn : head.pfn + nr] if part is not None and part.private is head]
+    if any(part.refcount != part.mapcount for part in pages):
+        return False
+    for vma in list(rmap_areas(head)):
+        pmd = pmd_offset(vma.vm_mm, vma_address(head, vma))
+        entry = system.words[pmd] if pmd >= 0 else 0
+        if entry and arch.pmd_trans_huge(entry) and arch.pte_pfn(entry) == head.pfn:
+            _split_huge_pmd(vma, pmd, vma_address(head, vma))
+            _remake_entries(vma, pmd)
+    for part in pages:
+        part.private = None
+        part.flags &= ~PG_COMPOUND
+    return True
+
+
+def _remake_entries(vma: VmAreaStruct, pmd: int) -> None:
+    """remove_migration_ptes() for a table that was just split off; a locked area's pages are mlocked again."""
+    mm = vma.vm_mm
+    arch = mm.arch
+    system = mm.system
+    first = (system.words[pmd] & arch.PTE_PFN_MASK) >> 3
+    for index in range(first, first + arch.hpage_pmd_nr):
+        pte = system.words[index]
+        new = arch.pte_mkold(arch.mk_pte(arch.pte_pfn(pte), vma.vm_page_prot))
+        if arch.pte_soft_dirty(pte):
+            new = arch.pte_mksoft_dirty(new)
+        if arch.pte_write(pte):
+            new = arch.pte_mkwrite(new)
+        system.words[index] = new
+        page = system.mem_map[arch.pte_pfn(pte)]
+        if page is not None and vma.vm_flags & VM_LOCKED:
+            mlock_vma_page(system, page)
