@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from emu.machine import Machine
     from mm.types import TaskStruct
 
+MAX_AREAS = 60  # lines of the drawing
 FAULT_NAMES = {
     "anon-zero": "anonymous read: zero page",
     "anon": "anonymous write: new page",
@@ -111,19 +112,19 @@ class Stats:
         """The address space as it is now, drawn."""
         from emu.draw_pagetables import table_counts
         from emu.draw_tree import tree_text
-        from emu.views import maps_text
 
         mm, colour = task.mm, self.colour
         page = mm.arch.page_size
-        title = f"Memory map of {task.comm} (pid {task.pid}) at its end"
-        self.last = [draw.paint(title, draw.BLACK_NODE, colour), maps_text(mm, task), ""]
-        self.last += [draw.paint("The same as red-black tree", draw.BLACK_NODE, colour), tree_text(mm, colour), ""]
+        title = (
+            f"Memory of {task.comm} (pid {task.pid}) at its end: the areas and their red-black tree (R red, B black)"
+        )
+        self.last = [draw.paint(title, draw.BLACK_NODE, colour), *_fold(tree_text(mm, colour).split("\n")), ""]
         tables = ", ".join(f"{count} {name}" for name, count in table_counts(mm).items())
         zone = mm.system.zone
         used = zone.managed_pages - zone.nr_free_pages
         rss = [mm.rss_stat[index] + task.rss_stat[index] for index in range(4)]
         self.last += [
-            f"page tables   {tables} ({mm.pgtables_bytes >> 10}K counted)",
+            f"page tables   {tables} (pgtables_bytes {mm.pgtables_bytes >> 10}K)",
             f"memory        {mm.total_vm * page >> 10}K mapped, resident: {rss[1] * page >> 10}K anonymous, "
             f"{rss[0] * page >> 10}K file, {rss[3] * page >> 10}K shared",
             f"frames        {used} of {zone.managed_pages} in use, {page >> 10}K each",
@@ -164,7 +165,7 @@ class Stats:
             for what, word in (("insert", "inserted,"), ("erase", "erased,"), ("split", "split,"), ("merge", "merged"))
         )
         cases = ", ".join(f"case {case}: {count}" for case, count in sorted(self.merges.items()))
-        lines.append(f"areas         {changes}{f' ({cases})' if cases else ''}")
+        lines.append(f"VMAs          {changes}{f' ({cases})' if cases else ''}")
         lines += self._fault_lines()
         lines += unknown_call_lines(kernel)
         return "\n".join(lines)
@@ -181,6 +182,14 @@ class Stats:
         for result, count in sorted(self.faults.items(), key=lambda item: -item[1]):
             lines.append(f"  {count:>8}    {FAULT_NAMES.get(result, result)}")
         return lines
+
+
+def _fold(lines: list[str]) -> list[str]:
+    """A drawing too long for a screen without its middle."""
+    if len(lines) <= MAX_AREAS:
+        return lines
+    cut = len(lines) - MAX_AREAS
+    return [*lines[: MAX_AREAS // 2], f"... {cut} more, `pagewalk tree` shows all", *lines[-MAX_AREAS // 2 :]]
 
 
 def unknown_call_lines(kernel: Any) -> list[str]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from emu import strace_calls, strace_constants
+from emu import strace_calls
 from emu.peek import peek
+from emu.strace_more import siginfo_fields
 from emu.strace_structs import pointer_array
-from emu.strace_values import Syscall, quote, signal_name
+from emu.strace_values import MAX_STRING, Syscall, quote, signal_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +105,7 @@ class Strace:
         if event.pid in self._pending:
             return
         call = self._syscall(event, name="execve", args=())
-        argv = ", ".join(quote(argument.encode("utf-8", "surrogateescape")) for argument in event.argv)
+        argv = ", ".join(_argument(text) for text in event.argv)
         envp = event.stack + 8 * (len(event.argv) + 2)
         count = len(pointer_array(call, envp) or ())
         plural = "" if count == 1 else "s"
@@ -207,21 +208,7 @@ def abi_of(name: str) -> Any:
     return import_module(ABIS[name])
 
 
-def siginfo_fields(event: Any) -> list[str]:
-    """The fields of siginfo_t that a signal's layout has, as `name=value`."""
-    signal, code = event.signal, event.code
-    codes = strace_constants.SI_CODES_OF.get(signal, ())
-    if code in strace_constants.SI_CODES:
-        code_text = strace_constants.SI_CODES[code]
-    else:
-        code_text = codes[code - 1] if 0 < code <= len(codes) else hex(code)
-    fields = [f"si_signo={signal_name(signal)}", f"si_code={code_text}"]
-    if code <= 0:
-        fields += [f"si_pid={event.sender}", f"si_uid={event.uid}"]
-    elif signal == 17:
-        status = event.status if code == 1 else signal_name(event.status)
-        fields += [f"si_pid={event.sender}", f"si_uid={event.uid}", f"si_status={status}"]
-        fields += ["si_utime=0", "si_stime=0"]  # clock ticks, which virtual time never fills
-    elif signal in (4, 7, 8, 11):
-        fields.append(f"si_addr={hex(event.address) if event.address else 'NULL'}")
-    return fields
+def _argument(text: str) -> str:
+    """One argument of the first program."""
+    data = text.encode("utf-8", "surrogateescape")
+    return quote(data[:MAX_STRING]) + ("..." if len(data) > MAX_STRING else "")

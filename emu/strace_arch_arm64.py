@@ -25,6 +25,7 @@ OPEN_FLAGS = {
 }
 ARCH_PRCTL: dict[int, str] = {}  # no such call here
 STAT_SIZE = 128
+EPOLL_EVENT_SIZE = 16
 STAT_FIELDS = {"st_mode": ("<I", 16), "st_rdev": ("<Q", 32), "st_size": ("<q", 48)}
 CLONE_PARENT_TID, CLONE_CHILD_TID, CLONE_TLS = 2, 4, 3  # which argument of clone is what
 SP_REGISTER = 31  # index in Cpu.regs

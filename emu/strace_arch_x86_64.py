@@ -35,6 +35,7 @@ ARCH_PRCTL = {
     0x2003: "ARCH_MAP_VDSO_64",
 }
 STAT_SIZE = 144
+EPOLL_EVENT_SIZE = 12  # packed
 STAT_FIELDS = {"st_mode": ("<I", 24), "st_rdev": ("<Q", 40), "st_size": ("<q", 48)}
 CLONE_PARENT_TID, CLONE_CHILD_TID, CLONE_TLS = 2, 3, 4  # which argument of clone is what
 SP_REGISTER = 4  # index in Cpu.regs

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 
 from emu import strace_constants as k
 from emu import strace_structs as s
+from emu.strace_more import CAP_NAMES, MORE_CALLS, MORE_RESULTS, word_body
 from emu.strace_values import (
+    Out,
+    Params,
     Show,
     Syscall,
     buffer_of,
@@ -45,17 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Out:
-    """Marks a decoder whose argument the call fills."""
-
-    __slots__ = ("show",)
-
-    def __init__(self, show: Show) -> None:
-        self.show = show
-
-
 out = Out
-Params = tuple["Show | Out", ...]
 
 
 def open_flags_text(call: Syscall, value: int) -> str:
@@ -193,28 +186,35 @@ def futex_third(call: Syscall, value: int) -> str | None:
     return show_hex(call, value & 0xFFFFFFFF) if operation in (4, 5) else None
 
 
-def futex_bitset_gap(call: Syscall, value: int) -> str | None:
-    """As `futex_second`, but NULL where the sixth argument follows."""
-    return "NULL" if call.args[1] & 0xF in (9, 10) and value == 0 else futex_second(call, value)
-
-
 def show_prctl_argument(call: Syscall, value: int) -> str | None:
-    """prctl's second argument."""
+    """prctl's second argument (and, where strace prints them, the rest)."""
     option = call.args[0]
-    if option in (3, 7, 21, 30, 37, 39, 42):
-        return show_hex(call, value) if option in (39, 42) else None
-    if option == 15:
+    if option in (3, 7, 21, 30):
+        return None
+    if option == 15 or (option == 16 and not call.failed):
         return show_string(call, value)
     if option == 16:
-        return show_pointer(call, value) if call.failed else show_string(call, value)
+        return show_pointer(call, value)
     if option == 1:
         return show_signal(call, value)
-    return show_size(call, value) if option in (4, 8, 29, 36, 38) else show_hex(call, value)
+    if option == 4:
+        return {0: "SUID_DUMP_DISABLE", 1: "SUID_DUMP_USER", 2: "SUID_DUMP_ROOT"}.get(value) or show_hex(call, value)
+    if option in (23, 24):
+        return CAP_NAMES[1 << value].removeprefix("1<<") if 1 << value in CAP_NAMES else show_hex(call, value)
+    if option in (38, 39, 41, 42):
+        return ", ".join(show_hex(call, word) for word in call.args[1:5])
+    return show_size(call, value) if option in (8, 29, 36) else show_hex(call, value)
 
 
 def show_arch_prctl(call: Syscall, value: int) -> str:
     """arch_prctl's code."""
     return call.abi.ARCH_PRCTL.get(value) or f"{value:#x} /* ARCH_??? */"
+
+
+def arch_prctl_argument(call: Syscall, value: int) -> str:
+    """arch_prctl's word: where the base goes when it asks for one."""
+    asks = call.abi.ARCH_PRCTL.get(call.args[0], "") in ("ARCH_GET_FS", "ARCH_GET_GS")
+    return s.filled(8, word_body)(call, value) if asks else show_hex(call, value)
 
 
 def show_wait_pid(call: Syscall, value: int) -> str:
@@ -261,6 +261,7 @@ INT_OUT = out(s.filled(4, s.int_body))
 SET = unless_failed(show_sigset)
 
 CALLS: dict[str, Params] = {
+    **MORE_CALLS,
     # files
     "read": (FD, out(show_filled), SIZE),
     "write": (FD, buffer_of(2), SIZE),
@@ -339,13 +340,9 @@ CALLS: dict[str, Params] = {
     "ppoll": (s.show_pollfds, UNSIGNED, s.show_timespec, show_sigset, SIGSETSIZE),
     "select": (INT, s.show_fd_set, s.show_fd_set, s.show_fd_set, s.pointed(16, s.timeval_body)),
     "pselect6": (INT, s.show_fd_set, s.show_fd_set, s.show_fd_set, s.show_timespec, POINTER),
-    "eventfd2": (UNSIGNED, show_new_fd_flags),
     "inotify_init1": (show_new_fd_flags,),
-    "epoll_create1": (show_new_fd_flags,),
     "socket": (choice(k.AF, "AF_???"), show_socket_type, INT),
     "socketpair": (choice(k.AF, "AF_???"), show_socket_type, INT, out(s.filled(8, s.int_pair_body))),
-    "connect": (FD, POINTER, UNSIGNED),
-    "bind": (FD, POINTER, UNSIGNED),
     "listen": (FD, INT),
     "shutdown": (FD, choice({0: "SHUT_RD", 1: "SHUT_WR", 2: "SHUT_RDWR"}, "SHUT_???")),
     # memory
@@ -362,7 +359,7 @@ CALLS: dict[str, Params] = {
     "munlock": (POINTER, SIZE),
     "mlockall": (flags(k.MLOCKALL, "MCL_???"),),
     "munlockall": (),
-    "remap_file_pages": (POINTER, SIZE, PROT, SIZE, flags(k.MAP, "MAP_???")),
+    "remap_file_pages": (POINTER, SIZE, PROT, SIZE, flags(k.MAP, "MAP_???", "MAP_FILE")),
     # processes
     "execve": (PATH, s.show_string_array, s.show_environment),
     "execveat": (DIRFD, PATH, s.show_string_array, s.show_environment, AT_FLAGS),
@@ -371,11 +368,10 @@ CALLS: dict[str, Params] = {
     "fork": (),
     "vfork": (),
     "wait4": (show_wait_pid, out(s.show_wait_status), flags(k.WAIT, "W???"), out(s.show_reaped_rusage)),
-    "waitid": (choice(k.WAITID, "P_???"), INT, out(POINTER), flags(k.WAIT, "W???"), out(POINTER)),
     "set_tid_address": (POINTER,),
     "set_robust_list": (POINTER, SIZE),
     "rseq": (POINTER, HEX, HEX, HEX),
-    "arch_prctl": (show_arch_prctl, HEX),
+    "arch_prctl": (show_arch_prctl, out(arch_prctl_argument)),
     "prctl": (choice(k.PRCTL, "PR_???"), out(show_prctl_argument)),
     "uname": (out(s.filled(390, s.uname_body)),),
     "sysinfo": (out(s.filled(112, s.sysinfo_body)),),
@@ -396,8 +392,7 @@ CALLS: dict[str, Params] = {
     "getresuid": (INT_OUT, INT_OUT, INT_OUT),
     "getresgid": (INT_OUT, INT_OUT, INT_OUT),
     "getrandom": (out(show_random), SIZE, flags(k.GRND, "GRND_???")),
-    "futex": (POINTER, show_futex_op, futex_value, futex_timeout, futex_bitset_gap, futex_third),
-    "sched_getaffinity": (INT, SIZE, out(POINTER)),
+    "futex": (POINTER, show_futex_op, futex_value, futex_timeout, futex_second, futex_third),
     "unshare": (flags(k.CLONE, "CLONE_???", bits=64),),
     # time
     "clock_gettime": (CLOCK, out(s.show_timespec_out)),
@@ -406,7 +401,7 @@ CALLS: dict[str, Params] = {
     "clock_nanosleep": (CLOCK, flags(k.TIMER, "TIMER_???"), s.show_timespec, out(s.show_remaining)),
     "nanosleep": (s.show_timespec, out(s.show_remaining)),
     "gettimeofday": (out(s.show_timeval_out), out(POINTER)),
-    "time": (out(s.filled(8, s.int_body)),),
+    "time": (out(s.filled(8, s.time_body)),),
     "alarm": (UNSIGNED,),
     "getitimer": (choice(k.ITIMER, "ITIMER_???"), out(s.show_itimerval_out)),
     "setitimer": (choice(k.ITIMER, "ITIMER_???"), s.show_itimerval, out(s.show_itimerval_out)),
@@ -415,7 +410,6 @@ CALLS: dict[str, Params] = {
     "rt_sigprocmask": (choice(k.SIG_HOW, "SIG_???"), show_sigset, OLDSET, SIGSETSIZE),
     "rt_sigpending": (OLDSET, SIGSETSIZE),
     "rt_sigsuspend": (show_sigset, SIGSETSIZE),
-    "rt_sigtimedwait": (show_sigset, out(POINTER), s.show_timespec, SIGSETSIZE),
     "sigaltstack": (s.pointed(24, s.sigaltstack_body), out(s.filled(24, s.sigaltstack_body))),
     "kill": (INT, show_signal),
     "tkill": (INT, show_signal),
@@ -475,7 +469,9 @@ RESULTS: dict[str, Callable[[Syscall], str]] = {
     "ppoll": s.poll_result,
     "select": s.select_result,
     "pselect6": s.select_result,
-    "personality": hex_result,
+    "personality": lambda call: f"{hex_result(call)} (PER_LINUX)" if not call.result else hex_result(call),
+    **MORE_RESULTS,
+    "time": lambda call: f"{call.result} ({s.date_text(call.result or 0)})",
     "exit": lambda call: "?",
     "exit_group": lambda call: "?",
 }

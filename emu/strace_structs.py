@@ -132,9 +132,32 @@ def show_remaining(call: Syscall, value: int) -> str:
     return hex(value) if value else "NULL"
 
 
+def date_text(seconds: int, nanoseconds: int = 0) -> str:
+    """A time of the calendar as strace comments it."""
+    from time import gmtime, strftime
+
+    fraction = f".{nanoseconds:09}" if nanoseconds else ""
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(seconds)) + fraction + "+0000"
+
+
+def time_body(call: Syscall, data: bytes) -> str:
+    """time_t behind a pointer, with its date."""
+    seconds = int.from_bytes(data, "little", signed=True)
+    return f"[{seconds} /* {date_text(seconds)} */]"
+
+
+def dated_timespec_body(call: Syscall, data: bytes) -> str:
+    """struct timespec that is a date."""
+    text = timespec_body(call, data)
+    seconds, rest = struct.unpack("<qq", data)
+    if not text.startswith("{") or not 0 < seconds < 1 << 40:
+        return text
+    return f"{text} /* {date_text(seconds, rest)} */"
+
+
 def show_utimes(call: Syscall, value: int) -> str:
     """utimensat's two times."""
-    return array_text(call, value, 2, 16, timespec_body)
+    return array_text(call, value, 2, 16, dated_timespec_body)
 
 
 def uname_body(call: Syscall, data: bytes) -> str:

@@ -89,6 +89,18 @@ class Syscall:
 Show = Callable[[Syscall, int], "str | None"]
 
 
+class Out:
+    """Marks a decoder whose argument the call fills."""
+
+    __slots__ = ("show",)
+
+    def __init__(self, show: Show) -> None:
+        self.show = show
+
+
+Params = tuple["Show | Out", ...]
+
+
 def signed(value: int, bits: int = 32) -> int:
     """The low `bits` of a raw argument as a C signed integer."""
     value &= (1 << bits) - 1
