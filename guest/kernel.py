@@ -30,7 +30,7 @@ from guest.sched import (
 )
 from guest.signal import do_signal
 from guest.syscall_numbers import NAMES
-from guest.syscalls import Entry, build
+from guest.syscalls import Entry, Table
 from guest.task import SIGNAL_UNKILLABLE, Sighand, SignalStruct, Task, default_rlimits
 from guest.timers import Timers
 from mm.errors import Errno
@@ -96,7 +96,8 @@ class Kernel:
     def _build(self) -> None:
         """What is derived and not pickled."""
         arch = self.arch
-        self.calls: list[Entry | None] = build(arch.name, arch.arguments)
+        self.table = Table(arch.name, arch.arguments)
+        self.calls: list[Entry | None] = self.table.entries
         self.number_register = arch.number
         self.number_mask = arch.number_mask
         self.result_register = arch.result
@@ -130,7 +131,7 @@ class Kernel:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        for name in ("cpu", "calls"):
+        for name in ("cpu", "calls", "table"):
             state.pop(name, None)
         return state
 
@@ -203,6 +204,9 @@ class Kernel:
             # Only the lookup may fail so; an error inside a handler is ours and must be seen.
             if number < len(self.calls) and self.calls[number] is not None:
                 raise
+            if self.table.resolve(number) is not None:
+                self.system_call()
+                return
             self._unknown(number)
         if task.wait_state:
             task.wait_state = {}
@@ -221,7 +225,7 @@ class Kernel:
         emit = self.system.listener
         if emit is not None:
             emit(SyscallEnter(task.pid, number, name, args, task.in_call))
-        entry = self.calls[number] if number < len(self.calls) else None
+        entry = (self.calls[number] or self.table.resolve(number)) if number < len(self.calls) else None
         stop: Exception | None = None
         if entry is None:
             self._unknown(number)
@@ -254,10 +258,10 @@ class Kernel:
 
     def call_by_name(self, name: str, task: Task, arguments: list[int]) -> int:
         """Run a handler for the kernel itself (the vsyscall page). Raises as the handler does."""
-        for entry in self.calls:
-            if entry is not None and entry.name == name:
-                return entry.handler(task, *arguments[: entry.nargs])
-        raise Errno(ENOSYS)
+        entry = self.table.find(name)
+        if entry is None:
+            raise Errno(ENOSYS)
+        return entry.handler(task, *arguments[: entry.nargs])
 
     def _not_returned(self, task: Task, why: Exception) -> None:
         """A handler left by an exception: asleep, interrupted, or dead."""

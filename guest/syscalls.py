@@ -17,33 +17,61 @@ if TYPE_CHECKING:
 FULL = "full"
 PARTIAL = "partial"
 
-# The modules that serve calls, in the order the support table lists them.
-FAMILIES = (
-    "guest.sys_file",
-    "guest.sys_file_dir",
-    "guest.sys_file_meta",
-    "guest.sys_file_io",
-    "guest.sys_file_fd",
-    "guest.sys_file_stat",
-    "guest.sys_file_lock",
-    "guest.sys_poll",
-    "guest.sys_misc",
-    "guest.sys_mm",
-    "guest.sys_mm_advice",
-    "guest.sys_shm",
-    "guest.sys_process_vm",
-    "guest.sys_mempolicy",
-    "guest.sys_process",
-    "guest.sys_wait",
-    "guest.sys_prctl",
-    "guest.sys_sched",
-    "guest.pidfd",
-    "guest.sys_signal",
-    "guest.sys_time",
-    "guest.sys_timer",
-    "guest.sys_cred",
-    "guest.futex",
-)
+# The modules that serve calls, in the order the support table lists them, and the calls each serves: a module is imported
+# when one of its calls is made for the first time. A test keeps this in step with the modules' CALLS.
+FAMILIES: dict[str, str] = {
+    "guest.sys_file": """
+        read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek truncate ftruncate fallocate
+        fsync fdatasync sync syncfs sync_file_range fadvise64 readahead
+    """,
+    "guest.sys_file_dir": """
+        getdents64 getdents getcwd chdir fchdir chroot umask mkdirat mkdir mknodat mknod symlinkat symlink linkat
+        link unlinkat unlink rmdir renameat2 renameat rename
+    """,
+    "guest.sys_file_meta": "fchmod fchmodat chmod fchownat chown lchown fchown utimensat futimesat utimes utime",
+    "guest.sys_file_io": "sendfile copy_file_range eventfd2 eventfd memfd_create",
+    "guest.sys_file_fd": "open openat openat2 creat close close_range dup dup2 dup3 fcntl ioctl pipe pipe2",
+    "guest.sys_file_stat": """
+        stat lstat fstat newfstatat statx statfs fstatfs readlink readlinkat access faccessat faccessat2
+    """,
+    "guest.sys_file_lock": "flock",
+    "guest.sys_poll": "poll ppoll select pselect6",
+    "guest.sys_misc": "uname sethostname setdomainname sysinfo getrandom getcpu vhangup",
+    "guest.sys_mm": "mmap munmap mprotect brk mremap pkey_mprotect pkey_alloc pkey_free",
+    "guest.sys_mm_advice": """
+        mlock mlock2 munlock mlockall munlockall madvise process_madvise msync mincore remap_file_pages
+    """,
+    "guest.sys_shm": "shmget shmat shmdt shmctl",
+    "guest.sys_process_vm": "process_vm_readv process_vm_writev",
+    "guest.sys_mempolicy": "mbind set_mempolicy get_mempolicy migrate_pages move_pages",
+    "guest.sys_process": """
+        getpid gettid getppid fork vfork clone clone3 execve execveat exit exit_group set_tid_address setpgid
+        getpgid getpgrp getsid setsid prlimit64 getrlimit setrlimit personality arch_prctl set_robust_list
+        get_robust_list unshare setns kcmp
+    """,
+    "guest.sys_wait": "wait4 waitid getrusage times",
+    "guest.sys_prctl": "prctl",
+    "guest.sys_sched": """
+        sched_yield sched_getaffinity sched_setaffinity sched_get_priority_max sched_get_priority_min
+        sched_setscheduler sched_getscheduler sched_setparam sched_getparam sched_rr_get_interval sched_getattr
+        sched_setattr setpriority getpriority ioprio_get ioprio_set membarrier
+    """,
+    "guest.pidfd": "pidfd_open pidfd_send_signal pidfd_getfd",
+    "guest.sys_signal": """
+        rt_sigaction rt_sigprocmask rt_sigpending rt_sigsuspend pause rt_sigtimedwait rt_sigreturn kill tgkill tkill
+        rt_sigqueueinfo rt_tgsigqueueinfo sigaltstack restart_syscall
+    """,
+    "guest.sys_time": """
+        clock_gettime clock_getres clock_settime gettimeofday settimeofday time nanosleep clock_nanosleep getitimer
+        setitimer alarm
+    """,
+    "guest.sys_timer": "timer_create timer_settime timer_gettime timer_getoverrun timer_delete",
+    "guest.sys_cred": """
+        getuid geteuid getgid getegid setuid setreuid setresuid getresuid setgid setregid setresgid getresgid
+        setfsuid setfsgid getgroups setgroups capget capset
+    """,
+    "guest.futex": "futex",
+}
 
 
 class Call(NamedTuple):
@@ -103,30 +131,52 @@ def _fetcher(registers: tuple[int, ...]) -> Callable[[Any], tuple[int, ...]]:
 
 
 def calls() -> dict[str, Call]:
-    """Every served call by name; a name bound to one architecture as NAME@ARCH."""
+    """Every served call by name, all modules imported; a call that is one architecture's own as NAME@ARCH."""
     from importlib import import_module
-    from importlib.util import find_spec
 
     found: dict[str, Call] = {}
     for family in FAMILIES:
-        if find_spec(family) is None:
-            continue
         for call in import_module(family).CALLS:
-            call = call if isinstance(call, Call) else Call(*call)
             found[f"{call.name}@{call.only}" if call.only else call.name] = call
     return found
 
 
-def build(arch_name: str, arguments: tuple[int, ...]) -> list[Entry | None]:
-    """The table of one architecture: index is the number, None where no handler is."""
-    numbers = NAMES[arch_name]
-    served = calls()
-    table: list[Entry | None] = [None] * (max(numbers) + 1)
-    for number, name in numbers.items():
-        call = served.get(f"{name}@{arch_name}") or served.get(name)
-        if call is not None:
-            table[number] = Entry(call, arguments)
-    return table
+class Table:
+    """The calls of one architecture: `entries[number]`, filled in as they are used."""
+
+    __slots__ = ("arch_name", "arguments", "entries", "names")
+
+    def __init__(self, arch_name: str, arguments: tuple[int, ...]) -> None:
+        self.arch_name = arch_name
+        self.arguments = arguments
+        self.names = NAMES[arch_name]
+        self.entries: list[Entry | None] = [None] * (max(self.names) + 1)
+
+    def resolve(self, number: int) -> Entry | None:
+        """The entry of a number not used before; its module is imported, and all of the module's calls are entered."""
+        name = self.names.get(number)
+        if name is None:
+            return None
+        for family, served in FAMILIES.items():
+            if name in served.split():
+                self._enter(family)
+                return self.entries[number]
+        return None
+
+    def find(self, name: str) -> Entry | None:
+        """The entry of a call by its name."""
+        for number, found in self.names.items():
+            if found == name:
+                return self.entries[number] or self.resolve(number)
+        return None
+
+    def _enter(self, family: str) -> None:
+        from importlib import import_module
+
+        served = {call.name: call for call in import_module(family).CALLS if call.only in ("", self.arch_name)}
+        for number, name in self.names.items():
+            if name in served:
+                self.entries[number] = Entry(served[name], self.arguments)
 
 
 def support_table() -> list[tuple[str, str, dict[str, int]]]:
