@@ -104,6 +104,10 @@ def do_brk_flags(mm: MmStruct, addr: int, length: int, flags: int) -> None:
     if flags & VM_LOCKED:
         mm.locked_vm += pages
     vma.vm_flags |= arch.VM_SOFTDIRTY
+    if system.validate_level:
+        from mm.validate import validate_mm
+
+        validate_mm(mm)
 
 
 def vm_brk_flags(mm: MmStruct, addr: int, request: int, flags: int) -> None:

@@ -59,6 +59,7 @@ def _mm_init(mm: MmStruct) -> None:
     mm.exe_file = None
     mm.tlb_flush_pending = False
     mm.icache_pending = []
+    mm.deposited = []
     current = system.current
     parent = current.mm if current is not None else None
     if parent is not None:

@@ -335,9 +335,9 @@ def mmap_region(mm: MmStruct, file: File | None, addr: int, length: int, vm_flag
         if mapping is not None:
             mapping.i_mmap_writable -= 1
     if mm.system.validate_level:
-        from mm.validate import validate_areas
+        from mm.validate import validate_mm
 
-        validate_areas(mm)
+        validate_mm(mm)
     return addr
 
 
@@ -556,9 +556,9 @@ def _remove_vma_list(mm: MmStruct, vma: VmAreaStruct | None) -> None:
         vma = remove_vma(vma)
     vm_unacct_memory(system, nr_accounted)
     if system.validate_level:
-        from mm.validate import validate_areas
+        from mm.validate import validate_mm
 
-        validate_areas(mm)
+        validate_mm(mm)
 
 
 def remove_vma(vma: VmAreaStruct) -> VmAreaStruct | None:

@@ -113,6 +113,10 @@ def mprotect_fixup(vma: VmAreaStruct, prev: VmAreaStruct | None, start: int, end
         populate_vma_page_range(vma, start, end)
     vm_stat_account(mm, oldflags, -nrpages)
     vm_stat_account(mm, newflags, nrpages)
+    if mm.system.validate_level:
+        from mm.validate import validate_mm
+
+        validate_mm(mm)
     return vma
 
 

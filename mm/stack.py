@@ -96,9 +96,9 @@ def expand_downwards(vma: VmAreaStruct, address: int) -> int:
 
                     system.listener(VmaAdjust(vma.vm_start, vma.vm_end, vma.vm_flags))
     if system.validate_level:
-        from mm.validate import validate_areas
+        from mm.validate import validate_mm
 
-        validate_areas(mm)
+        validate_mm(mm)
     return error
 
 

@@ -125,6 +125,16 @@ def test_what_is_not_inherited() -> None:
     assert child.mm.total_vm == 4
 
 
+def test_parent_and_child_share_no_field_that_changes() -> None:
+    """dup_mm() copies every field and resets some: a list or a dictionary among those copied would be a leak."""
+    task = make_task()
+    child = fork(task)
+    assert task.mm is not None and child.mm is not None
+    for name, value in vars(child.mm).items():
+        if isinstance(value, (list, dict, set)) or name == "mm_rb":
+            assert value is not getattr(task.mm, name), name
+
+
 def test_families_of_anon_vmas() -> None:
     """Parent, child, grandchild: each gets an anon_vma of its own, hanging below the one it comes from."""
     task = make_task()
