@@ -202,5 +202,6 @@ def unknown_call_lines(kernel: Any) -> list[str]:
     lines = []
     for number, count in sorted(kernel.unknown_calls.items()):
         times = "" if count == 1 else f", {count} times"
-        lines.append(f"pagewalk: unknown system call {names.get(number, '?')} ({number}){times}: ENOSYS")
+        name = f"{names[number]} ({number})" if number in names else f"number {number}"
+        lines.append(f"pagewalk: unknown system call {name}{times}: ENOSYS")
     return lines

@@ -202,7 +202,7 @@ def show_prctl_argument(call: Syscall, value: int) -> str | None:
     if option in (23, 24):
         return CAP_NAMES[1 << value].removeprefix("1<<") if 1 << value in CAP_NAMES else show_hex(call, value)
     if option in (38, 39, 41, 42):
-        return ", ".join(show_hex(call, word) for word in call.args[1:5])
+        return ", ".join([show_size(call, value), *(show_hex(call, word) for word in call.args[2:5])])
     return show_size(call, value) if option in (8, 29, 36) else show_hex(call, value)
 
 
