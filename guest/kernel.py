@@ -10,13 +10,13 @@ What `emu` calls, in a hook while `current` runs: `system_call()`, `page_fault()
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from guest.clock import NSEC_PER_SEC, TRAP_NSEC, WAKE_NSEC, Clock
 from guest.cred import CAP_FULL_SET, Cred
 from guest.events import SyscallEnter, SyscallExit, TaskSwitch
+from guest.rng import Rng
 from guest.sched import (
     TASK_INTERRUPTIBLE,
     TASK_KILLABLE,
@@ -62,8 +62,8 @@ class Kernel:
         self.config = config
         self.clock = Clock()
         self.timers = Timers(self)
-        self.rng = random.Random(config.seed)  # getrandom, AT_RANDOM
-        self.aslr_rng = random.Random(config.aslr)
+        self.rng = Rng(config.seed)  # getrandom, AT_RANDOM
+        self.aslr_rng = Rng(config.aslr or 0)
         self.randomize_va_space = 0 if config.aslr is None else 2
         self.quantum = 10_000_000  # instructions a task may run while others wait
         self.hz = 250

@@ -1,4 +1,4 @@
-"""System calls of processes: who am I, fork, exec, exit, sessions, prctl, personality, limits."""
+"""System calls of processes: who am I, exit, sessions, personality, limits."""
 
 from __future__ import annotations
 
@@ -6,35 +6,17 @@ import errno
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from guest.cred import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
-from guest.exec import do_execveat
+from guest.cred import CAP_SYS_RESOURCE
 from guest.exit import do_exit, do_group_exit
-from guest.fork import (
-    CLONE_FILES,
-    CLONE_FS,
-    CLONE_SIGHAND,
-    CLONE_SYSVSEM,
-    CLONE_THREAD,
-    CLONE_VFORK,
-    CLONE_VM,
-    CSIGNAL,
-    NEW_NAMESPACES,
-    CloneArgs,
-    kernel_clone,
-)
-from guest.siginfo import SIGCHLD
 from guest.sys_mm import s32
 from guest.syscalls import FULL, PARTIAL, Call
 from guest.task import RLIM_NLIMITS
 from mm.errors import Errno
-from mm.uaccess import access_ok, copy_from_user, copy_to_user, get_user, put_user, strncpy_from_user
+from mm.uaccess import copy_from_user, copy_to_user, put_user
 
 if TYPE_CHECKING:
     from guest.task import Task
 
-PATH_MAX = 4096
-AT_FDCWD = -100
-AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH = 0x100, 0x1000
 NR_OPEN = 1 << 20
 _RLIMIT = Struct("<QQ")
 
@@ -52,100 +34,6 @@ def sys_gettid(task: Task) -> int:
 def sys_getppid(task: Task) -> int:
     """getppid."""
     return task.real_parent.tgid
-
-
-def sys_fork(task: Task) -> int:
-    """fork."""
-    return kernel_clone(task, CloneArgs(0, SIGCHLD))
-
-
-def sys_vfork(task: Task) -> int:
-    """vfork."""
-    return kernel_clone(task, CloneArgs(CLONE_VFORK | CLONE_VM, SIGCHLD))
-
-
-def sys_clone_x86_64(task: Task, flags: int, newsp: int, parent_tid: int, child_tid: int, tls: int) -> int:
-    """clone, x86-64's argument order."""
-    flags &= 0xFFFFFFFF
-    return kernel_clone(task, CloneArgs(flags & ~CSIGNAL, flags & CSIGNAL, newsp, parent_tid, child_tid, tls))
-
-
-def sys_clone_arm64(task: Task, flags: int, newsp: int, parent_tid: int, tls: int, child_tid: int) -> int:
-    """clone, arm64's argument order (CONFIG_CLONE_BACKWARDS)."""
-    return sys_clone_x86_64(task, flags, newsp, parent_tid, child_tid, tls)
-
-
-def sys_clone3(task: Task, uargs: int, size: int) -> int:
-    """clone3: copy_clone_args_from_user() and clone3_args_valid()."""
-    if size > task.system.arch.page_size:
-        raise Errno(errno.E2BIG)
-    if size < 64:
-        raise Errno(errno.EINVAL)
-    image = copy_from_user(task, uargs, size)
-    if any(image[88:]):
-        raise Errno(errno.E2BIG)
-    words = Struct("<11Q").unpack(image[:88].ljust(88, b"\0"))
-    flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, _ = words
-    if set_tid_size > 32 or bool(set_tid) != bool(set_tid_size) or exit_signal & ~CSIGNAL or exit_signal > 64:
-        raise Errno(errno.EINVAL)
-    if flags & ~0x3FFFFFFFF or flags & 0x400000 or flags & (CSIGNAL & ~0x80):
-        raise Errno(errno.EINVAL)
-    if flags & 0x100000800 == 0x100000800 or (flags & 0x18000 and exit_signal):
-        raise Errno(errno.EINVAL)
-    if bool(stack) != bool(stack_size) or (stack and not access_ok(task, stack, stack_size)):
-        raise Errno(errno.EINVAL)
-    if flags & 0x200000000:
-        raise Errno(errno.EBADF)  # CLONE_INTO_CGROUP: there is no cgroup to name
-    if set_tid_size:
-        _check_set_tid(task, set_tid, set_tid_size)
-    args = CloneArgs(flags, exit_signal, stack + stack_size, parent_tid, child_tid, tls)
-    args.pidfd = pidfd
-    return kernel_clone(task, args)
-
-
-def _check_set_tid(task: Task, set_tid: int, size: int) -> None:
-    """alloc_pid() with a chosen pid."""
-    pid = s32(get_user(task, set_tid, 4))
-    if size > 1 or not 1 <= pid < task.kernel.pid_max:
-        raise Errno(errno.EINVAL)
-    if not task.capable(CAP_SYS_ADMIN):
-        raise Errno(errno.EPERM)
-    if task.kernel.find_task(pid) is not None:
-        raise Errno(errno.EEXIST)
-    task.kernel.next_pid = pid
-
-
-def _path(task: Task, address: int, empty: bool = False) -> bytes:
-    """getname(). Raises Errno(EFAULT), ENAMETOOLONG, ENOENT for an empty one."""
-    path = strncpy_from_user(task, address, PATH_MAX)
-    if len(path) == PATH_MAX:
-        raise Errno(errno.ENAMETOOLONG)
-    if not path and not empty:
-        raise Errno(errno.ENOENT)
-    return path
-
-
-def sys_execve(task: Task, filename: int, argv: int, envp: int) -> int:
-    """execve."""
-    path = _path(task, filename)
-    return do_execveat(task, path, argv, envp, lambda: task.kernel.vfs.open_exec(task, path), False)
-
-
-def sys_execveat(task: Task, fd: int, filename: int, argv: int, envp: int, flags: int) -> int:
-    """execveat."""
-    fd, flags = s32(fd), s32(flags)
-    path = _path(task, filename, bool(flags & AT_EMPTY_PATH))
-    if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
-        raise Errno(errno.EINVAL)
-    name = path
-    inaccessible = False
-    if fd != AT_FDCWD and path[:1] != b"/":
-        name = b"/dev/fd/%d" % fd + (b"/" + path if path else b"")
-        inaccessible = fd in task.files.close_on_exec_fds
-    lookup = (0 if flags & AT_SYMLINK_NOFOLLOW else 1) | (0x4000 if flags & AT_EMPTY_PATH else 0)
-    return do_execveat(
-        task, name, argv, envp, lambda: task.kernel.vfs.open_exec(task, path, fd, lookup), inaccessible
-    )
 
 
 def sys_exit(task: Task, code: int) -> int:
@@ -204,7 +92,7 @@ def sys_setpgid(task: Task, pid: int, pgid: int) -> int:
     return 0
 
 
-def _of_pid(task: Task, pid: int) -> Task:
+def of_pid(task: Task, pid: int) -> Task:
     pid = s32(pid)
     target = task if not pid else task.kernel.find_task(pid)
     if target is None:
@@ -214,7 +102,7 @@ def _of_pid(task: Task, pid: int) -> Task:
 
 def sys_getpgid(task: Task, pid: int) -> int:
     """getpgid."""
-    return _of_pid(task, pid).signal.pgrp
+    return of_pid(task, pid).signal.pgrp
 
 
 def sys_getpgrp(task: Task) -> int:
@@ -224,7 +112,7 @@ def sys_getpgrp(task: Task) -> int:
 
 def sys_getsid(task: Task, pid: int) -> int:
     """getsid."""
-    return _of_pid(task, pid).signal.session
+    return of_pid(task, pid).signal.session
 
 
 def sys_setsid(task: Task) -> int:
@@ -264,7 +152,7 @@ def _do_prlimit(task: Task, target: Task, resource: int, new: tuple[int, int] | 
 def sys_prlimit64(task: Task, pid: int, resource: int, new_rlim: int, old_rlim: int) -> int:
     """prlimit64."""
     new = _RLIMIT.unpack(copy_from_user(task, new_rlim, 16)) if new_rlim else None
-    target = _of_pid(task, pid)
+    target = of_pid(task, pid)
     if target is not task:
         cred, tcred = task.cred, target.cred
         same = {cred.uid} == {tcred.euid, tcred.suid, tcred.uid} and {cred.gid} == {tcred.egid, tcred.sgid, tcred.gid}
@@ -315,75 +203,16 @@ def sys_set_robust_list(task: Task, head: int, length: int) -> int:
 
 def sys_get_robust_list(task: Task, pid: int, head_ptr: int, len_ptr: int) -> int:
     """get_robust_list."""
-    target = _of_pid(task, pid)
+    target = of_pid(task, pid)
     put_user(task, len_ptr, 24, 8)
     put_user(task, head_ptr, target.robust_list, 8)
     return 0
-
-
-# ---- sharing and comparing
-
-
-def sys_unshare(task: Task, flags: int) -> int:
-    """unshare: own files, own folder; a thread cannot leave its process, and there are no other namespaces."""
-    flags &= 0xFFFFFFFF
-    if flags & ~(CLONE_THREAD | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_VM | CLONE_SYSVSEM | NEW_NAMESPACES):
-        raise Errno(errno.EINVAL)
-    if flags & (CLONE_THREAD | CLONE_SIGHAND | CLONE_VM) and len(task.signal.threads) > 1:
-        raise Errno(errno.EINVAL)
-    if flags & (CLONE_SIGHAND | CLONE_VM) and task.sighand.count > 1:
-        raise Errno(errno.EINVAL)
-    if flags & NEW_NAMESPACES:
-        raise Errno(errno.ENOSPC if task.capable(CAP_SYS_ADMIN) else errno.EPERM)
-    if flags & CLONE_FS and task.fs.users > 1:
-        task.fs.users -= 1
-        task.fs = task.fs.copy()
-    if flags & CLONE_FILES and task.files.count > 1:
-        shared, task.files = task.files, task.files.copy()
-        shared.count -= 1
-    return 0
-
-
-def sys_setns(task: Task, fd: int, nstype: int) -> int:
-    """setns: no descriptor is a namespace."""
-    task.files.get(s32(fd))
-    raise Errno(errno.EINVAL)
-
-
-def sys_kcmp(task: Task, pid1: int, pid2: int, kind: int, idx1: int, idx2: int) -> int:
-    """kcmp: 0 the same, 1 or 2 an order."""
-    from guest.ptrace_access import PTRACE_MODE_READ_REALCREDS, ptrace_may_access
-
-    first, second = _of_pid(task, pid1), _of_pid(task, pid2)
-    if not all(ptrace_may_access(task, target, PTRACE_MODE_READ_REALCREDS) for target in (first, second)):
-        raise Errno(errno.EPERM)
-    kind = s32(kind)
-    pair: tuple[object, object]
-    if kind == 0:
-        pair = first.files.get_raw(s32(idx1)), second.files.get_raw(s32(idx2))
-    elif kind in (1, 2, 3, 4):
-        name = ("mm", "files", "fs", "sighand")[kind - 1]
-        pair = getattr(first, name), getattr(second, name)
-    elif kind in (5, 6):
-        return 0  # no I/O contexts, no System V semaphores
-    else:
-        raise Errno(errno.EINVAL if kind != 7 else errno.EOPNOTSUPP)
-    if pair[0] is pair[1]:
-        return 0
-    return 1 if first.pid < second.pid else 2
 
 
 CALLS = (
     Call("getpid", sys_getpid, FULL),
     Call("gettid", sys_gettid, FULL),
     Call("getppid", sys_getppid, FULL),
-    Call("fork", sys_fork, FULL),
-    Call("vfork", sys_vfork, FULL),
-    Call("clone", sys_clone_x86_64, PARTIAL, "one namespace of each kind", "x86_64"),
-    Call("clone", sys_clone_arm64, PARTIAL, "one namespace of each kind", "aarch64"),
-    Call("clone3", sys_clone3, PARTIAL, "one namespace of each kind, no cgroups"),
-    Call("execve", sys_execve, FULL),
-    Call("execveat", sys_execveat, FULL),
     Call("exit", sys_exit, FULL),
     Call("exit_group", sys_exit_group, FULL),
     Call("set_tid_address", sys_set_tid_address, FULL),
@@ -399,7 +228,4 @@ CALLS = (
     Call("arch_prctl", sys_arch_prctl, PARTIAL, "no ARCH_MAP_VDSO_64", "x86_64"),
     Call("set_robust_list", sys_set_robust_list, FULL),
     Call("get_robust_list", sys_get_robust_list, FULL),
-    Call("unshare", sys_unshare, PARTIAL, "one namespace of each kind"),
-    Call("setns", sys_setns, PARTIAL, "one namespace of each kind"),
-    Call("kcmp", sys_kcmp, PARTIAL, "no KCMP_EPOLL_TFD"),
 )

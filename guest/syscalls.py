@@ -6,6 +6,7 @@ unsigned 64-bit arguments as it names, returns an int, and refuses by raising Er
 
 from __future__ import annotations
 
+import sys
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,10 +46,10 @@ FAMILIES: dict[str, str] = {
     "guest.sys_process_vm": "process_vm_readv process_vm_writev",
     "guest.sys_mempolicy": "mbind set_mempolicy get_mempolicy migrate_pages move_pages",
     "guest.sys_process": """
-        getpid gettid getppid fork vfork clone clone3 execve execveat exit exit_group set_tid_address setpgid
-        getpgid getpgrp getsid setsid prlimit64 getrlimit setrlimit personality arch_prctl set_robust_list
-        get_robust_list unshare setns kcmp
+        getpid gettid getppid exit exit_group set_tid_address setpgid getpgid getpgrp getsid setsid prlimit64
+        getrlimit setrlimit personality arch_prctl set_robust_list get_robust_list
     """,
+    "guest.sys_fork": "fork vfork clone clone3 execve execveat unshare setns kcmp",
     "guest.sys_wait": "wait4 waitid getrusage times",
     "guest.sys_prctl": "prctl",
     "guest.sys_sched": """
@@ -171,9 +172,9 @@ class Table:
         return None
 
     def _enter(self, family: str) -> None:
-        from importlib import import_module
-
-        served = {call.name: call for call in import_module(family).CALLS if call.only in ("", self.arch_name)}
+        __import__(family)
+        module: Any = sys.modules[family]
+        served = {call.name: call for call in module.CALLS if call.only in ("", self.arch_name)}
         for number, name in self.names.items():
             if name in served:
                 self.entries[number] = Entry(served[name], self.arguments)
