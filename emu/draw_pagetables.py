@@ -185,6 +185,7 @@ def tables_svg(mm: MmStruct) -> str:
     arch = mm.arch
     column = 250
     at_row = 0
+    names = Names(mm)
     parents: dict[int, tuple[float, float]] = {}
     for entry in entries(mm):
         x, y = 10 + entry.level * column, 34 + at_row * 15
@@ -192,10 +193,12 @@ def tables_svg(mm: MmStruct) -> str:
             px, py = parents[entry.level - 1]
             rows.append(f'<path d="M{px:g} {py:g} H{x - 14:g} V{y - 4:g} H{x - 2:g}" fill="none" stroke="#aaa"/>')
         text = f"[{entry.index:03x}] {entry.raw:016x} {' '.join(entry.bits)}"
+        if entry.leaf:
+            text += f"  {entry.address:x} {names.of(entry)}"
         rows.append(draw.svg_text(x, y, text, "#08306b" if entry.leaf else "#000"))
         parents[entry.level] = (x + 4, y + 3)
         at_row += entry.leaf
         if not entry.leaf:
             parents[entry.level] = (x + column - 24, y - 4)
     heads = [draw.svg_text(10 + level * column, 14, name, "#888") for level, name in enumerate(arch.level_names)]
-    return draw.svg_document(len(arch.level_names) * column + 200, 50 + at_row * 15, heads + rows)
+    return draw.svg_document(len(arch.level_names) * column + 460, 50 + at_row * 15, heads + rows)

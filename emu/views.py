@@ -106,20 +106,20 @@ class AddressSpace(View):
         for vma in draw.areas(self.mm):
             gap = vma.vm_start - below
             if gap:
-                body.append(draw.svg_text(90, y + 11, f"gap {draw.rough_size(gap)}", "#999"))
+                body.append(draw.svg_text(120, y + 11, f"gap {draw.rough_size(gap)}", "#999"))
                 y += 16
             length = vma.vm_end - vma.vm_start
             height = 14 + 3 * max(0, length.bit_length() - 13)
             body.append(
-                f'<rect x="80" y="{y:g}" width="260" height="{height}" fill="{draw.fill_of(vma)}" stroke="#888"/>'
+                f'<rect x="110" y="{y:g}" width="260" height="{height}" fill="{draw.fill_of(vma)}" stroke="#888"/>'
             )
-            body.append(draw.svg_text(76, y + 11, f"{vma.vm_start:x}", "#333", "end"))
+            body.append(draw.svg_text(106, y + 11, f"{vma.vm_start:x}", "#333", "end"))
             label = f"{draw.permissions(vma)} {draw.size_text(length)} {draw.name_of(vma)}"
-            body.append(draw.svg_text(86, y + 11, label))
+            body.append(draw.svg_text(116, y + 11, label))
             y += height
             below = vma.vm_end
-        body.append(draw.svg_text(76, y + 11, f"{below:x}", "#333", "end"))
-        return draw.svg_document(480, int(y) + 20, body)
+        body.append(draw.svg_text(106, y + 11, f"{below:x}", "#333", "end"))
+        return draw.svg_document(510, int(y) + 20, body)
 
 
 class VmaTree(View):
