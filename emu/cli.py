@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def complain(message: str) -> None:
     """One line on standard error; whatever control characters a name holds are escaped."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    data = message.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in data)
     print(f"pagewalk: {shown}", file=sys.stderr)
 
 

@@ -79,5 +79,7 @@ def show(command: str, options: Options) -> int:
         if task is None or task.mm is None:
             raise PagewalkError("the program left no address space to show")
         camera.shoot(task)
-    print(camera.text)
+    # Box-drawing characters, and file names that are no UTF-8, whatever the locale.
+    sys.stdout.flush()
+    sys.stdout.buffer.write(f"{camera.text}\n".encode("utf-8", "surrogateescape"))
     return 0 if options.at_syscall is not None else status

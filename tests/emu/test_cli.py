@@ -296,3 +296,30 @@ def test_page_tables(pagewalk, arch: str, bits: str) -> None:  # type: ignore[no
     assert "[stack]" in text
     assert "\x1b" not in text
     assert "\x1b" in pagewalk("pagetables", "--quiet", "--color", "always", image("hello", arch)).out
+
+
+def test_every_process_waits(pagewalk, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    from emu.errors import PagewalkError
+    from emu.machine import Machine
+
+    def nothing_runs(*args: object, **options: object) -> None:
+        raise PagewalkError("nothing can ever run again: 27 (cat) waits for pipe read")
+
+    monkeypatch.setattr(Machine, "run", nothing_runs)
+    result = pagewalk("run", image("hello"))
+    assert (result.status, result.err) == (125, "pagewalk: nothing can ever run again: 27 (cat) waits for pipe read\n")
+
+
+def test_a_broken_invariant_dumps_the_address_space(pagewalk, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    from emu.machine import Machine
+    from mm.errors import KernelBug
+
+    def breaks(machine: Machine, *args: object, **options: object) -> None:
+        raise KernelBug("map_count 9, but 6 areas in the list", machine.task.mm)
+
+    monkeypatch.setattr(Machine, "run", breaks)
+    result = pagewalk("run", image("hello"))
+    assert result.status == 125
+    assert "KernelBug: map_count 9, but 6 areas in the list" in result.err
+    assert "\nmm map_count=6 " in result.err
+    assert result.err.endswith("an invariant of its memory management broke\n")

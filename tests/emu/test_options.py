@@ -114,7 +114,8 @@ def test_commands(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_control_characters_of_a_name_are_escaped(capfd: pytest.CaptureFixture[str]) -> None:
     cli.complain("bad\n\x1b[31mname")
-    assert capfd.readouterr().err == "pagewalk: bad\\n\\x1b[31mname\n"
+    cli.complain("caf\u00e9 \udcff")
+    assert capfd.readouterr().err == "pagewalk: bad\\n\\x1b[31mname\npagewalk: caf\u00e9 \\xff\n"
 
 
 def test_help_names_every_option_and_fits_a_terminal() -> None:
