@@ -556,9 +556,9 @@ def _remove_vma_list(mm: MmStruct, vma: VmAreaStruct | None) -> None:
         vma = remove_vma(vma)
     vm_unacct_memory(system, nr_accounted)
     if system.validate_level:
-        from mm.validate import validate_mm
+        from mm.validate import validate_areas
 
-        validate_mm(mm)
+        validate_areas(mm)  # mremap has yet to count what it moved
 
 
 def remove_vma(vma: VmAreaStruct) -> VmAreaStruct | None:
