@@ -13,7 +13,7 @@ from __future__ import annotations
 from ctypes import Structure, byref, c_int, c_uint32, c_uint64
 from typing import TYPE_CHECKING
 
-from emu.engine import Engine, guarded
+from emu.engine import BOOT_FAULT, Engine, guarded
 from emu.errors import EngineError
 from emu.uclib import (
     HOOK_INTR,
@@ -25,7 +25,6 @@ from emu.uclib import (
     check,
     uc_context_restore,
     uc_context_save,
-    uc_emu_start,
     uc_emu_stop,
     uc_reg_read,
     uc_reg_write,
@@ -63,7 +62,6 @@ PAGE, AF, INNER, UXN = 3, 1 << 10, 3 << 8, 1 << 54
 KERNEL = 0xFFFF000000080000
 # msr sctlr_el1, x0; isb; msr spsr_el1, x1; msr elr_el1, x2; eret
 STUB = bytes.fromhex("001018d5df3f03d5014018d5224018d5e0039fd6")
-BOOT_FAULT = 0x5A5A_5A5A_0000
 MARKER = 0x5EED_0000_CA11_0000
 NZCV = 0xF0000000
 
@@ -188,10 +186,7 @@ class Arm64Engine(Engine):
             uc_emu_stop(self.handle)
 
         self._add_hook(UC_HOOK_INTR, HOOK_INTR(guarded(self, trap)))
-        check(uc_emu_start(self.handle, KERNEL, 0, 0, 0), "booting")
-        self._remove_hooks()
-        if self._failure is not None:
-            raise self._failure
+        self._run_boot(KERNEL)
         if seen != [EXCP_PREFETCH_ABORT]:
             raise EngineError(f"Unicorn: boot took exceptions {seen}; needs unicorn==2.1.4")
         self._save()
@@ -237,6 +232,7 @@ class Arm64Engine(Engine):
 
         def interrupt(_: int, number: int) -> None:
             if self._left:
+                stop(handle)
                 return
             try:
                 save(handle, context)

@@ -17,7 +17,7 @@ from ctypes import Structure, byref, c_int, c_uint32, c_uint64
 from struct import pack, pack_into
 from typing import TYPE_CHECKING, Any
 
-from emu.engine import Engine, guarded
+from emu.engine import BOOT_FAULT, Engine, guarded
 from emu.errors import EngineError
 from emu.uclib import (
     HOOK_IN,
@@ -32,7 +32,6 @@ from emu.uclib import (
     check,
     uc_context_restore,
     uc_context_save,
-    uc_emu_start,
     uc_emu_stop,
     uc_reg_read,
     uc_reg_write,
@@ -74,7 +73,6 @@ GDT = (
     0x0040F50000000000,  # the CPU's number as a limit, for LSL
 )
 KERNEL = 0xFFFFFFFF80000000  # the boot page: GDT at 0, its descriptor at 0x700, stub at 0x800, stack top at 0xf00
-BOOT_FAULT = 0x5A5A5A5A5000  # where the stub goes: in no table
 MARKER = 0x5EED_0000_CA11_0000
 NO_EXCEPTION = 0xFFFFFFFF
 PF_VECTOR, GP_VECTOR, UD_VECTOR, DB_VECTOR = 14, 13, 6, 1
@@ -206,10 +204,7 @@ class X86Engine(Engine):
         self._save()
         before = memoryview(bytes(self._halves)).cast("I")
         self._add_hook(UC_HOOK_INTR, HOOK_INTR(guarded(self, trap)))
-        check(uc_emu_start(self.handle, KERNEL + 0x800, 0, 0, 0), "booting")
-        self._remove_hooks()
-        if self._failure is not None:
-            raise self._failure
+        self._run_boot(KERNEL + 0x800)
         if [vector for vector, _ in seen] != [0x41, PF_VECTOR]:
             raise EngineError(f"Unicorn: boot took exceptions {[v for v, _ in seen]}; needs unicorn==2.1.4")
         soft, fault = seen[0][1], seen[1][1]
@@ -256,6 +251,7 @@ class X86Engine(Engine):
 
         def syscall() -> None:
             if self._left:  # the rest of a block whose run is over
+                stop(handle)
                 return
             try:
                 save(handle, context)
@@ -277,6 +273,7 @@ class X86Engine(Engine):
 
         def interrupt(_: int, vector: int) -> None:
             if self._left:
+                stop(handle)
                 return
             try:
                 save(handle, context)

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from mm.system import System
     from mm.types import MmStruct
 
+COUNT_MARKER = 0x5EED5EED  # a limit of instructions nobody asks for
+BOOT_FAULT = 0x5A5A_5A5A_0000  # a user address in no table: where the boot ends
 CONTEXT_HEAD = 40  # bytes: the least a context can hold before the CPU's state starts
 
 
@@ -93,7 +95,7 @@ class Engine:
         self._failure: BaseException | None = None
         self._left = False  # a hook asked to leave: the context bytes are current
         self._flush = False
-        self._counter: Any = None  # (words of uc_struct, index of emu_counter), once calibrated
+        self._counter: Any = None  # (words of Unicorn's own structure, index of its instruction counter)
         self._open()
         self._boot()
 
@@ -174,6 +176,28 @@ class Engine:
         if not holds:
             raise EngineError(f"Unicorn: {what} is not where it should be in a saved context; needs unicorn==2.1.4")
 
+    def _run_boot(self, address: int) -> None:
+        """Run the stub under the boot's hook."""
+        check(uc_emu_start(self.handle, address, 0, 0, 0), "booting")
+        self._remove_hooks()
+        if self._failure is not None:
+            raise self._failure
+
+    def _find_counter(self) -> None:
+        """Where Unicorn counts instructions: beside their limit, in the structure behind the handle.
+
+        A run that ends at its first fetch shows the limit (`emu_count`); the word before it is `emu_counter`.
+        """
+        self._left = True  # hooks stop at once
+        check(uc_emu_start(self.handle, BOOT_FAULT, 0, 0, COUNT_MARKER), "a counted run")
+        size = ctypes.PyDLL(None).malloc_usable_size
+        size.restype, size.argtypes = c_size_t, [c_void_p]
+        words = memoryview((c_char * (size(self.handle) & ~7)).from_address(self.handle.value or 0)).cast("B").cast("Q")
+        limit = bytes(words).find(COUNT_MARKER.to_bytes(8, "little")) // 8
+        if limit < 1 or words[limit - 1] > 1:
+            raise EngineError("Unicorn: its instruction counter was not found; this needs the wheel unicorn==2.1.4")
+        self._counter = (words, limit - 1)
+
     # ---- running
 
     def attach(self, kernel: Kernel) -> None:
@@ -192,6 +216,8 @@ class Engine:
         Args:
             count: stop after so many instructions; 0: no limit. Counting makes the engine about three times slower.
         """
+        if count and self._counter is None:
+            self._find_counter()
         self._left = False
         handle = self.handle
         self._prepare()
@@ -229,18 +255,7 @@ class Engine:
         uc_emu_stop(self.handle)
 
     def executed(self, count: int) -> int:
-        """Instructions the last `run(count)` executed, `count` not 0. Raises EngineError when Unicorn does not tell.
-
-        The engine's own counter is found beside the limit it was given, in the structure the handle points to.
-        """
-        if self._counter is None:
-            size = ctypes.PyDLL(None).malloc_usable_size
-            size.restype, size.argtypes = c_size_t, [c_void_p]
-            words = (c_uint64 * (size(self.handle) // 8)).from_address(self.handle.value or 0)
-            places = [i for i in range(1, len(words)) if words[i] == count and words[i - 1] <= count + 1]
-            if len(places) != 1:
-                raise EngineError("Unicorn: instruction counter not found; this needs the wheel unicorn==2.1.4")
-            self._counter = (words, places[0] - 1)
+        """Instructions the last `run(count)` executed; `count` was not 0."""
         words, at = self._counter
         return min(int(words[at]), count)
 

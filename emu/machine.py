@@ -321,7 +321,7 @@ class Machine:
         return listen
 
     def _loop(self, budget: int | None) -> bool:
-        """Schedule and run. True: nothing is left to run; False: `_stop` says why not."""
+        """Schedule and run. True: nothing is left to run; False: `_stop` says why it goes no further."""
         kernel, engine = self.kernel, self.engine
         while not self._stop:
             if kernel.need_resched or self._loaded is not kernel.current:
@@ -352,7 +352,7 @@ class Machine:
                 self._solo -= executed
                 if executed >= count and not kernel.need_resched and not self._stop and kernel.wants_quantum():
                     kernel.quantum_expired(executed)
-        return False
+        return not any(task is not kernel.init and not task.exit_state for task in kernel.tasks.values())
 
     def _slice(self, budget: int | None) -> int:
         """How many instructions to run at most; 0: no limit.

@@ -627,10 +627,20 @@ def test_counted_run(any_cpu: Bare) -> None:
     cpu.run(count=1001)
     assert cpu.engine.executed(1001) == 1001
     assert cpu.engine.regs[register] == 501
-    cpu.run(count=1)
+    cpu.run(count=1)  # the branch
     assert (cpu.engine.executed(1), cpu.engine.regs[register]) == (1, 501)
     cpu.run(count=1)
     assert cpu.engine.regs[register] == 502
+
+
+def test_counting_and_not_counting_take_turns(any_cpu: Bare) -> None:
+    """Neither loses a trap when the engine changes over."""
+    cpu = any_cpu
+    for code in (b"\x90\x0f\x0b", b"\x90\xcc", b"\x31\xdb\x8b\x03") if cpu.is_x86 else ([NOP, UDF], [NOP, 0xD4200020]):
+        for count in (0, 1000, 0, 0, 1000, 1000, 0):
+            cpu.load(code)
+            cpu.run(count=count, answer=lambda *_: None)
+            assert len(cpu.traps) == 1
 
 
 def test_counted_run_that_leaves_early(any_cpu: Bare) -> None:
