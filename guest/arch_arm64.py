@@ -15,6 +15,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from guest.arch import GuestArch
+from guest.own_mm import own_mm
 from guest.siginfo import (
     BUS_ADRALN,
     FPE_FLTDIV,
@@ -124,7 +125,7 @@ class Arm64(GuestArch):
         cpu.regs[PC] -= 4
 
     def start_thread(self, kernel: Kernel, entry: int, sp: int) -> None:
-        """start_thread() and ELF_PLAT_INIT: everything zero but pc and sp."""
+        """And ELF_PLAT_INIT: everything zero but pc and sp."""
         cpu = kernel.cpu
         cpu.reset_state()
         cpu.regs[PC] = entry
@@ -157,15 +158,14 @@ class Arm64(GuestArch):
         """__setup_additional_pages(): vvar, then the vDSO, where mmap puts them."""
         from guest.vdso_map import map_vdso
 
-        mm = task.mm
-        assert mm is not None
+        mm = own_mm(task)
         length = (self.vvar_pages << mm.arch.page_shift) + kernel.vdso.size
         map_vdso(kernel, mm, 0, self.vvar_pages, length, vvar_first=True)
 
     # ---- signal frames
 
     def setup_rt_frame(self, kernel: Kernel, task: Task, ksig: KSignal, mask: int) -> None:
-        """setup_rt_frame(), setup_sigframe() and setup_return()."""
+        """, setup_sigframe() and setup_return()."""
         cpu = kernel.cpu
         regs = cpu.regs
         action = ksig.action
@@ -225,7 +225,7 @@ class Arm64(GuestArch):
             return 0
         from guest.sys_signal import do_sigaltstack
 
-        try:
+        try:  # noqa: SIM105 - contextlib is not worth its import here
             do_sigaltstack(task, *stack)
         except Errno:
             pass  # restore_altstack() takes only EFAULT seriously
@@ -309,8 +309,7 @@ class Arm64(GuestArch):
 
     def notify_segfault(self, task: Task, address: int) -> None:
         """arm64_notify_segfault()."""
-        mm = task.mm
-        assert mm is not None
+        mm = own_mm(task)
         code = SEGV_MAPERR if mm.ops.find_vma(mm, address) is None else SEGV_ACCERR
         self._notify_die(task, SIGSEGV, code, address, 0)
 

@@ -14,6 +14,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from guest.arch import GuestArch
+from guest.own_mm import own_mm
 from guest.siginfo import (
     BUS_ADRALN,
     FPE_FLTDIV,
@@ -97,7 +98,7 @@ _SIMPLE = {
 }
 
 
-class X86_64(GuestArch):  # noqa: N801 - the architecture's name
+class X86_64(GuestArch):
     """x86-64 with four or five table levels."""
 
     name = machine = "x86_64"
@@ -109,7 +110,6 @@ class X86_64(GuestArch):  # noqa: N801 - the architecture's name
     pc = RIP
     sp = RSP
     vvar_pages = 4
-    gate_area = (VSYSCALL_ADDR, VSYSCALL_ADDR + 4096, 4, "[vsyscall]")
     gate_area = (VSYSCALL_ADDR, VSYSCALL_ADDR + 0x1000, 4, "[vsyscall]")  # VM_EXEC only: vsyscall=xonly
     speculation = {0: 0, 1: 2}  # noqa: RUF012 - constant # store bypass: not affected; indirect branch: enabled
     hwcap = 0x78BFBFD  # CPUID.1:EDX of qemu64
@@ -124,7 +124,7 @@ class X86_64(GuestArch):  # noqa: N801 - the architecture's name
         cpu.regs[RIP] -= 2
 
     def start_thread(self, kernel: Kernel, entry: int, sp: int) -> None:
-        """start_thread() and ELF_PLAT_INIT: everything zero but rip and rsp."""
+        """And ELF_PLAT_INIT: everything zero but rip and rsp."""
         cpu = kernel.cpu
         cpu.reset_state()
         cpu.regs[RIP] = entry
@@ -159,8 +159,7 @@ class X86_64(GuestArch):  # noqa: N801 - the architecture's name
         """map_vdso_randomized(): vvar then vDSO, above the stack when there is room, else where mmap puts it."""
         from guest.vdso_map import map_vdso
 
-        mm = task.mm
-        assert mm is not None
+        mm = own_mm(task)
         arch = mm.arch
         length = (self.vvar_pages << arch.page_shift) + kernel.vdso.size
         start = -(-mm.start_stack // arch.page_size) * arch.page_size
@@ -242,7 +241,7 @@ class X86_64(GuestArch):  # noqa: N801 - the architecture's name
             return 0
         from guest.sys_signal import do_sigaltstack
 
-        try:
+        try:  # noqa: SIM105 - contextlib is not worth its import here
             do_sigaltstack(task, *stack)
         except Errno:
             pass  # restore_altstack() takes only EFAULT seriously
@@ -377,7 +376,7 @@ class X86_64(GuestArch):  # noqa: N801 - the architecture's name
         return True
 
     def prctl(self, task: Task, option: int, argument: int) -> int:
-        """PR_GET_TSC and PR_SET_TSC: the time stamp counter may be read. Performance events can be stopped: there are none."""
+        """PR_GET_TSC and PR_SET_TSC: the time stamp counter may be read. Performance events: none to stop."""
         if option in (31, 32):
             return 0
         if option == 25:

@@ -1,18 +1,19 @@
-"""The ELF loader (fs/binfmt_elf.c): same checks, same order, same mappings, so that the address space has the same past.
+"""The ELF loader (fs/binfmt_elf.c): same checks, same order, same mappings: the same past of the address space.
 
     header -> PT_INTERP -> PT_GNU_STACK -> GNU_PROPERTY | begin_new_exec (no return) | stack -> PT_LOADs -> bss, brk
            -> interpreter -> vDSO -> argv, envp, auxv
 
-What is wrong before the bar refuses the exec with an errno; after it, the task dies of SIGSEGV. Addresses wrap at 64 bits
-as the kernel's unsigned longs do.
+What is wrong before the bar refuses the exec with an errno; after it, the task dies of SIGSEGV. Addresses wrap at 64
+bits as the kernel's unsigned longs do.
 """
 
 from __future__ import annotations
 
 import errno
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from guest.own_mm import own_mm
 from mm.errors import Errno
 from mm.flags import (
     MAP_DENYWRITE,
@@ -83,7 +84,7 @@ class Elf:
         self.e_phnum: int = fields[10]
         self.phdrs: list[Phdr] = []
 
-    def load_phdrs(self, file: object, min_align: int) -> bool:
+    def load_phdrs(self, file: Any, min_align: int) -> bool:
         """load_elf_phdrs(): False where the table is refused or cannot be read."""
         if self.e_phentsize != _PHDR.size:
             return False
@@ -98,11 +99,11 @@ class Elf:
         return True
 
 
-def elf_read(file: object, offset: int, count: int) -> bytes:
-    """elf_read(): exactly `count` bytes. Raises Errno(EIO) when there are fewer, EINVAL for an impossible offset."""
+def elf_read(file: Any, offset: int, count: int) -> bytes:
+    """Exactly `count` bytes. Raises Errno(EIO) when there are fewer, EINVAL for an impossible offset."""
     if offset >> 63:
         raise Errno(errno.EINVAL)
-    data: bytes = file.read_at(offset, count)  # type: ignore[attr-defined]
+    data: bytes = file.read_at(offset, count)
     if len(data) != count:
         raise Errno(errno.EIO)
     return data
@@ -119,7 +120,7 @@ class ElfLoader:
         self.page_size = arch.page_size
         self.task_size = arch.task_size
         self.elf = Elf(bprm.buf)
-        self.interpreter: object | None = None
+        self.interpreter: Any = None
         self.interp_elf: Elf | None = None
         self.load_bias = 0
         self.phdr_addr = 0
@@ -156,7 +157,7 @@ class ElfLoader:
             properties = self._find_interpreter()
             executable_stack = self._stack_flags()
             if self.interp_elf is not None:
-                properties = self._check_interpreter()
+                properties = self._check_interpreter(self.interp_elf)
             self._check_properties(properties)
             self.bprm.begin_new_exec()
             self._set_personality()
@@ -197,9 +198,7 @@ class ElfLoader:
                 stack = EXSTACK_ENABLE_X if phdr.p_flags & PF_X else EXSTACK_DISABLE_X
         return stack
 
-    def _check_interpreter(self) -> Phdr | None:
-        interp = self.interp_elf
-        assert interp is not None
+    def _check_interpreter(self, interp: Elf) -> Phdr | None:
         if interp.e_ident[:4] != b"\x7fELF" or interp.e_machine != self.kernel.arch.elf_machine:
             raise Errno(ELIBBAD)
         if not interp.load_phdrs(self.interpreter, self.page_size):
@@ -248,7 +247,8 @@ class ElfLoader:
         loads = [phdr for phdr in phdrs if phdr.p_type == PT_LOAD]
         if not loads:
             return 0
-        return (loads[-1].p_vaddr + loads[-1].p_memsz - self._start(loads[0].p_vaddr)) & _MASK
+        end: int = loads[-1].p_vaddr + loads[-1].p_memsz
+        return (end - self._start(loads[0].p_vaddr)) & _MASK
 
     def _maximum_alignment(self, phdrs: list[Phdr]) -> int:
         alignment = 0
@@ -258,10 +258,9 @@ class ElfLoader:
                 alignment = max(alignment, align)
         return self._align(alignment)
 
-    def _elf_map(self, file: object, address: int, phdr: Phdr, prot: int, flags: int, total: int) -> int:
+    def _elf_map(self, file: Any, address: int, phdr: Phdr, prot: int, flags: int, total: int) -> int:
         """elf_map(): the address it got. Raises Errno as mmap refuses."""
-        mm = self.task.mm
-        assert mm is not None
+        mm = own_mm(self.task)
         size = (phdr.p_filesz + self._offset(phdr.p_vaddr)) & _MASK
         offset = (phdr.p_offset - self._offset(phdr.p_vaddr)) & _MASK
         address = self._start(address)
@@ -270,21 +269,20 @@ class ElfLoader:
             return address
         if total:
             total = self._align(total)
-            mapped = vm_mmap(mm, file, address, total, prot, flags, offset)  # type: ignore[arg-type]
+            mapped = vm_mmap(mm, file, address, total, prot, flags, offset)
             if not self._bad(mapped) and (total - size) & _MASK:
-                try:
+                try:  # noqa: SIM105 - contextlib is not worth its import here
                     do_munmap(mm, (mapped + size) & _MASK, (total - size) & _MASK)
                 except Errno:
                     pass  # vm_munmap()'s result is not looked at
             return mapped
-        return vm_mmap(mm, file, address, size, prot, flags, offset)  # type: ignore[arg-type]
+        return vm_mmap(mm, file, address, size, prot, flags, offset)
 
     def _set_brk(self, start: int, end: int, prot: int) -> None:
         """set_brk(): the pages of bss behind the file's, and where brk begins."""
         from mm.brk import vm_brk_flags
 
-        mm = self.task.mm
-        assert mm is not None
+        mm = own_mm(self.task)
         start, end = self._align(start), self._align(end)
         if end > start:
             vm_brk_flags(mm, start, end - start, VM_EXEC if prot & PROT_EXEC else 0)
@@ -293,7 +291,9 @@ class ElfLoader:
     @staticmethod
     def _prot(flags: int) -> int:
         return (
-            (PROT_READ if flags & PF_R else 0) | (PROT_WRITE if flags & PF_W else 0) | (PROT_EXEC if flags & PF_X else 0)
+            (PROT_READ if flags & PF_R else 0)
+            | (PROT_WRITE if flags & PF_W else 0)
+            | (PROT_EXEC if flags & PF_X else 0)
         )
 
     def _map_segments(self) -> None:
@@ -439,8 +439,7 @@ class ElfLoader:
         self._padzero(elf_bss)
         elf_bss, last_bss = self._align(elf_bss), self._align(last_bss)
         if last_bss > elf_bss:
-            mm = self.task.mm
-            assert mm is not None
+            mm = own_mm(self.task)
             vm_brk_flags(mm, elf_bss, last_bss - elf_bss, VM_EXEC if bss_prot & PROT_EXEC else 0)
         return load_addr
 
@@ -449,8 +448,7 @@ class ElfLoader:
     def _create_elf_tables(self, e_entry: int) -> None:
         """create_elf_tables(): strings of the kernel's own, then argc, argv, envp and the auxiliary vector."""
         bprm, task, kernel = self.bprm, self.task, self.kernel
-        mm = task.mm
-        assert mm is not None
+        mm = own_mm(task)
         p = kernel.arch.align_stack(kernel, task, bprm.p)
         p -= len(kernel.arch.elf_platform)
         platform = p
@@ -478,8 +476,7 @@ class ElfLoader:
 
     def _auxv(self, e_entry: int, random_bytes: int, platform: int) -> list[int]:
         kernel, bprm, cred = self.kernel, self.bprm, self.task.cred
-        mm = self.task.mm
-        assert mm is not None
+        mm = own_mm(self.task)
         arch = kernel.arch
         auxv = arch.arch_dlinfo(mm)
         auxv += [16, arch.hwcap, 6, self.page_size, 17, 100, 3, self.phdr_addr, 4, _PHDR.size, 5, self.elf.e_phnum]
@@ -505,8 +502,7 @@ class ElfLoader:
     def _finish(self) -> None:
         """The end of load_elf_binary(): what /proc shows, randomised brk, page zero."""
         task, kernel, bias = self.task, self.kernel, self.load_bias
-        mm = task.mm
-        assert mm is not None
+        mm = own_mm(task)
         mm.end_code = self.end_code + bias & _MASK
         mm.start_code = self.start_code + bias & _MASK
         mm.start_data = self.start_data + bias & _MASK
@@ -517,7 +513,7 @@ class ElfLoader:
                 mm.brk = mm.start_brk = mm.arch.elf_et_dyn_base
             mm.brk = mm.start_brk = kernel.randomize_page(mm.brk, DEFAULT_MAP_PAGES)
         if task.personality & MMAP_PAGE_ZERO:
-            try:
+            try:  # noqa: SIM105 - contextlib is not worth its import here
                 vm_mmap(mm, None, 0, self.page_size, PROT_READ | PROT_EXEC, MAP_FIXED | MAP_PRIVATE, 0)
             except Errno:
                 pass  # its result is not looked at

@@ -11,10 +11,11 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from guest.events import Exec
+from guest.own_mm import own_mm
 from guest.siginfo import SIG_IGN, SIGCHLD, SIGSEGV
 from guest.signal import force_sigsegv
 from guest.task import PF_FORKNOEXEC, PF_RANDOMIZE, Task
-from mm.errors import Errno
+from mm.errors import Errno, KernelBug
 from mm.flags import ADDR_NO_RANDOMIZE, MMAP_PAGE_ZERO, READ_IMPLIES_EXEC, RLIMIT_STACK
 from mm.uaccess import get_user, strncpy_from_user
 
@@ -63,6 +64,12 @@ class Bprm:
         self.vma = bprm_stack(self.mm)
         self.p = self.vma.vm_end - 8
 
+    def _new_mm(self) -> MmStruct:
+        """The address space being built, before the task has it."""
+        if self.mm is None:
+            raise KernelBug("the new address space is gone already")
+        return self.mm
+
     def stack_limits(self) -> None:
         """bprm_stack_limits(): strings and pointers get a quarter of the stack, and never more than 6 MiB."""
         limit = max(min(STK_LIM // 4 * 3, self.rlim_stack[0] // 4), ARG_MAX)
@@ -74,8 +81,7 @@ class Bprm:
     def copy_string(self, string: bytes) -> None:
         """copy_string_kernel(): `string` and its NUL below what is there. Raises Errno(E2BIG)."""
         data = string + b"\0"
-        mm = self.mm
-        assert mm is not None
+        mm = self._new_mm()
         page_size = mm.arch.page_size
         if len(data) > 32 * page_size:
             raise Errno(errno.E2BIG)
@@ -97,8 +103,7 @@ class Bprm:
         from mm.gup import FOLL_FORCE, FOLL_REMOTE, FOLL_WRITE, get_user_pages
         from mm.page_alloc import put_page
 
-        mm = self.mm
-        assert mm is not None
+        mm = self._new_mm()
         pages: list[Page] = []
         flags = FOLL_FORCE | FOLL_REMOTE | (FOLL_WRITE if write else 0)
         try:
@@ -109,9 +114,8 @@ class Bprm:
         return pages[0].pfn << mm.arch.page_shift
 
     def remove_arg_zero(self) -> None:
-        """remove_arg_zero(): argv[0] of a script makes room for its interpreter."""
-        mm = self.mm
-        assert mm is not None
+        """Argv[0] of a script makes room for its interpreter."""
+        mm = self._new_mm()
         if not self.argc:
             return
         page_size = mm.arch.page_size
@@ -130,7 +134,7 @@ class Bprm:
     # -- what the formats ask for
 
     def open_exec(self, name: bytes) -> Any:
-        """open_exec(): a file to be executed, writers denied."""
+        """A file to be executed, writers denied."""
         return self.task.kernel.vfs.open_exec(self.task, name)
 
     def close(self, file: Any) -> None:
@@ -145,7 +149,7 @@ class Bprm:
         return bool(self.file.can_mmap)
 
     def begin_new_exec(self) -> None:
-        """begin_new_exec(): the point of no return. The old address space, handlers and threads go."""
+        """The point of no return. The old address space, handlers and threads go."""
         task = self.task
         self._creds_from_file()
         self.point_of_no_return = True
@@ -155,8 +159,7 @@ class Bprm:
         if task.files.count > 1:
             shared, task.files = task.files, task.files.copy()
             shared.count -= 1
-        mm = self.mm
-        assert mm is not None
+        mm = self._new_mm()
         self._set_exe_file(mm)
         self._exec_mmap(mm, exec_mm_release)
         task.kernel.timers.drop_posix(task.signal)
@@ -248,29 +251,29 @@ class Bprm:
         task.kernel.capset_mm(task)
 
     def setup_new_exec(self) -> None:
-        """setup_new_exec(): choose the layout of the address space."""
+        """Choose the layout of the address space."""
         task = self.task
-        mm = task.mm
-        assert mm is not None
+        mm = own_mm(task)
         rnd = task.kernel.arch_mmap_rnd() if task.is_randomized() else 0
         mm.arch.arch_pick_mmap_layout(mm, self.rlim_stack[0], rnd)
         mm.task_size = mm.arch.task_size
 
     def setup_arg_pages(self, stack_top: int, executable_stack: int) -> None:
-        """setup_arg_pages(): the stack to its place, with its permissions and some room."""
+        """The stack to its place, with its permissions and some room."""
         from mm.exec_stack import setup_arg_pages
 
         task = self.task
-        mm = task.mm
+        mm = own_mm(task)
         vma = self.vma
-        assert mm is not None and vma is not None
+        if vma is None:
+            raise KernelBug("exec without a stack", mm)
         stack_top = task.kernel.arch.align_stack(task.kernel, task, stack_top)
         before = self.p
         self.p = setup_arg_pages(mm, vma, before, stack_top, executable_stack, self.rlim_stack[0])
         self.exec -= before - self.p
 
     def start_thread(self, entry: int) -> None:
-        """finalize_exec() and start_thread()."""
+        """As the kernel's."""
         task = self.task
         task.rlim[RLIMIT_STACK] = self.rlim_stack
         task.kernel.arch.start_thread(task.kernel, entry, self.p)
@@ -376,8 +379,7 @@ def _execve(bprm: Bprm, strings: Any, open_file: Any, count: Any = None) -> int:
 def _show_argv(task: Task) -> list[str]:
     from mm.uaccess import access_process_vm
 
-    mm = task.mm
-    assert mm is not None
+    mm = own_mm(task)
     data = access_process_vm(mm, mm.arg_start, mm.arg_end - mm.arg_start)
     return [part.decode("utf-8", "replace") for part in data.split(b"\0")[:-1]]
 

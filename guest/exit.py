@@ -1,4 +1,4 @@
-"""The end of a task: exit, zombies, reparenting, and the other threads of a process (kernel/exit.c, mm_release in fork.c)."""
+"""The end of a task: exit, zombies, reparenting, the other threads of a process (kernel/exit.c, fork.c)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from guest.events import Exit
 from guest.sched import TASK_DEAD, TASK_ZOMBIE, TaskExit, WaitQueue, sleep_on
 from guest.siginfo import SI_KERNEL, SI_USER, SIGCHLD, SIGCONT, SIGHUP, SIGKILL, kill_info
 from guest.signal import do_notify_parent, send_signal, signal_group_exit, signal_wake_up
-from guest.task import JOBCTL_STOP_CONSUME, JOBCTL_STOP_DEQUEUED, JOBCTL_STOP_PENDING, PF_EXITING, SIGNAL_GROUP_EXIT, Task
+from guest.task import (
+    JOBCTL_STOP_CONSUME,
+    JOBCTL_STOP_DEQUEUED,
+    JOBCTL_STOP_PENDING,
+    PF_EXITING,
+    SIGNAL_GROUP_EXIT,
+    Task,
+)
 from mm.errors import Errno
 
 if TYPE_CHECKING:
@@ -81,7 +88,7 @@ def _become_leader(task: Task, leader: Task) -> None:
 
 
 def exec_mm_release(task: Task) -> None:
-    """exec_mm_release() and exit_mm_release(): futexes, clear_child_tid, and whoever vforked us."""
+    """Futexes, clear_child_tid, and whoever vforked us."""
     from guest.futex import exit_robust_list, futex_wake_address
 
     exit_robust_list(task)
@@ -118,7 +125,7 @@ def new_vfork_queue(child: Task) -> WaitQueue:
 
 
 def do_exit(task: Task, code: int) -> None:
-    """do_exit(): never returns, raises TaskExit."""
+    """Never returns, raises TaskExit."""
     release_resources(task, code)
     raise TaskExit
 
@@ -199,7 +206,7 @@ def _other_threads(task: Task) -> bool:
 
 
 def release_task(task: Task) -> None:
-    """release_task(): nothing of it is left; a leader that was only waiting for its threads is reported now."""
+    """Nothing of it is left; a leader that was only waiting for its threads is reported now."""
     kernel = task.kernel
     signal = task.signal
     task.state = task.exit_state = TASK_DEAD

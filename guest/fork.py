@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from guest.events import Fork
 from guest.exit import new_vfork_queue, wait_for_vfork_done
+from guest.own_mm import own_mm
 from guest.sched import ERESTARTNOINTR, TASK_RUNNING, Restart
 from guest.siginfo import SIG_IGN
 from guest.signal import recalc_sigpending
@@ -61,7 +62,7 @@ class CloneArgs:
 
 
 def kernel_clone(task: Task, args: CloneArgs) -> int:
-    """kernel_clone(): the new task's pid. A vfork sleeps here; the second run of the handler finds its child again."""
+    """The new task's pid. A vfork sleeps here; the second run of the handler finds its child again."""
     child: Task | None = task.wait_state.get("vfork")
     if child is None:
         flags = args.flags
@@ -87,7 +88,7 @@ def kernel_clone(task: Task, args: CloneArgs) -> int:
 
 
 def _try_put(task: Task, address: int, value: int) -> None:
-    try:
+    try:  # noqa: SIM105 - contextlib is not worth its import here
         put_user(task, address, value, 4)
     except Errno:
         pass  # put_user()'s result is not looked at
@@ -222,8 +223,7 @@ def _copy_mm(child: Task, task: Task, flags: int) -> None:
     """copy_mm(): shared or duplicated."""
     from mm.fork import dup_mm, mmget
 
-    mm = task.mm
-    assert mm is not None
+    mm = own_mm(task)
     child.mm = mmget(mm) if flags & CLONE_VM else dup_mm(child, mm)
 
 

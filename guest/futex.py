@@ -10,6 +10,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from guest.clock import NSEC_PER_SEC
+from guest.own_mm import own_mm
 from guest.sched import ERESTART_RESTARTBLOCK, ERESTARTSYS, WaitQueue, sleep_on
 from guest.sys_mm import s32
 from guest.syscalls import PARTIAL, Call
@@ -43,8 +44,7 @@ def _key(task: Task, address: int, private: bool) -> Any:
     """get_futex_key(). Raises Errno(EINVAL) for a misaligned word, EFAULT for one that is not there."""
     if address & 3:
         raise Errno(errno.EINVAL)
-    mm = task.mm
-    assert mm is not None
+    mm = own_mm(task)
     if address + 4 > mm.task_size:
         raise Errno(errno.EFAULT)
     if not private:
@@ -57,11 +57,16 @@ def _key(task: Task, address: int, private: bool) -> Any:
     return (id(mm), address)
 
 
-def _find(task: Task, address: int, private: bool, make: bool = False) -> Futex | None:
+def _find(task: Task, address: int, private: bool) -> Futex | None:
+    futex: Futex | None = task.kernel.futex_queues.get(_key(task, address, private))
+    return futex
+
+
+def _find_or_make(task: Task, address: int, private: bool) -> Futex:
     queues = task.kernel.futex_queues
     key = _key(task, address, private)
     futex: Futex | None = queues.get(key)
-    if futex is None and make:
+    if futex is None:
         futex = queues[key] = Futex(key, address)
     return futex
 
@@ -100,6 +105,7 @@ def _wait(task: Task, address: int, private: bool, value: int, deadline: int | N
     if not bitset:
         raise Errno(errno.EINVAL)
     state = task.wait_state
+    futex: Futex
     if "futex" in state:
         futex = state["futex"]
         if state.get("futex-woken"):
@@ -113,7 +119,7 @@ def _wait(task: Task, address: int, private: bool, value: int, deadline: int | N
             state.pop("futex")
             return _wait(task, address, private, value, deadline, bitset, code)
     else:
-        futex = _find(task, address, private, True)
+        futex = _find_or_make(task, address, private)
         if get_user(task, address, 4) != value & _ALL:
             _drop_if_empty(task, futex)
             raise Errno(errno.EWOULDBLOCK)
@@ -136,8 +142,7 @@ def _requeue(task: Task, source: int, target: int, private: bool, wake: int, mov
     if wake < 0 or move < 0:
         raise Errno(errno.EINVAL)
     futex = _find(task, source, private)
-    other = _find(task, target, private, True)
-    assert other is not None
+    other = _find_or_make(task, target, private)
     count = 0
     if futex is not None and futex is not other:
         count = _wake(futex, wake) if wake else 0
@@ -230,7 +235,7 @@ def _deadline(task: Task, utime: int, relative: bool, realtime: bool) -> int:
 
 
 def exit_robust_list(task: Task) -> None:
-    """exit_robust_list(): locks the dying task holds are marked, and their waiters woken."""
+    """Locks the dying task holds are marked, and their waiters woken."""
     head, task.robust_list = task.robust_list, 0
     if not head or task.mm is None:
         return

@@ -1,4 +1,4 @@
-"""The guest's kernel: tasks, clock, system call dispatch, the way in and out of every trap, and who runs next.
+r"""The guest's kernel: tasks, clock, system call dispatch, the way in and out of every trap, and who runs next.
 
 What `emu` calls, in a hook while `current` runs: `system_call()`, `page_fault()`, `arch.exception()`. Afterwards
 `need_resched` says whether the task must leave the CPU; then `schedule()` names the next one, emu loads its state, and
@@ -325,7 +325,7 @@ class Kernel:
     def _put_tid(task: Task) -> None:
         from mm.uaccess import put_user
 
-        try:
+        try:  # noqa: SIM105 - contextlib is not worth its import here
             put_user(task, task.set_child_tid, task.pid, 4)
         except Errno:
             pass  # put_user()'s result is not looked at
@@ -358,7 +358,7 @@ class Kernel:
         return bool(self.run_queue) or self.timers.armed()
 
     def quantum_expired(self, instructions: int) -> None:
-        """The engine ran a whole slice (`instructions`, taken as 1 ns each): time passes, the next task's turn comes."""
+        """The engine ran a whole slice (`instructions`, 1 ns each): time passes, the next task's turn comes."""
         task = self.current
         self.clock.now += instructions
         task.utime += instructions
@@ -448,7 +448,7 @@ class Kernel:
     # ---- tasks
 
     def alloc_pid(self) -> int:
-        """The next free pid, cyclic as alloc_pid()'s idr. Raises Errno(EAGAIN) when there is none."""
+        """The next free pid, cyclic as the kernel's idr. Raises Errno(EAGAIN) when there is none."""
         for _ in range(self.pid_max):
             pid = self.next_pid
             self.next_pid = pid + 1 if pid + 1 < self.pid_max else 300
@@ -500,7 +500,7 @@ class Kernel:
         return self.randomize_va_space > 0 and not task.personality & 0x0040000
 
     def randomize_stack_top(self, task: Task) -> int:
-        """randomize_stack_top(STACK_TOP)."""
+        """Where the stack ends, moved down at random."""
         arch = self.system.arch
         top: int = arch.stack_top
         if task.is_randomized():
@@ -508,12 +508,12 @@ class Kernel:
         return top
 
     def arch_mmap_rnd(self) -> int:
-        """arch_mmap_rnd(): bytes."""
+        """Bytes."""
         arch = self.system.arch
         return (self.aslr_rng.getrandbits(64) & ((1 << arch.mmap_rnd_bits) - 1)) << arch.page_shift
 
     def randomize_page(self, start: int, length: int) -> int:
-        """randomize_page(): a page within [start, start + length)."""
+        """A page within [start, start + length)."""
         arch = self.system.arch
         aligned = (start + arch.page_size - 1) & arch.page_mask
         length -= aligned - start

@@ -349,12 +349,12 @@ def force_sig_info(task: Task, info: SigInfo) -> None:
 
 
 def force_sig(task: Task, signo: int) -> None:
-    """force_sig(): from the kernel, without an address."""
+    """From the kernel, without an address."""
     force_sig_info(task, kill_info(signo, SI_KERNEL, 0, 0))
 
 
 def force_sig_fault(task: Task, signo: int, code: int, address: int) -> None:
-    """force_sig_fault(): with the address that did it."""
+    """With the address that did it."""
     force_sig_info(task, fault_info(signo, code, address))
 
 
@@ -368,9 +368,7 @@ def force_sigsegv(task: Task, signo: int) -> None:
 def kill_ok_by_cred(sender: Task, task: Task) -> bool:
     """Whether the sender's user ids allow it."""
     cred, tcred = sender.cred, task.cred
-    return (
-        cred.euid in (tcred.suid, tcred.uid) or cred.uid in (tcred.suid, tcred.uid) or sender.capable(CAP_KILL)
-    )
+    return cred.euid in (tcred.suid, tcred.uid) or cred.uid in (tcred.suid, tcred.uid) or sender.capable(CAP_KILL)
 
 
 def check_kill_permission(sender: Task, signo: int, info: SigInfo, task: Task) -> None:

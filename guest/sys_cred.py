@@ -31,7 +31,7 @@ _U32 = 0xFFFFFFFF
 
 
 def commit_creds(task: Task, new: Cred) -> None:
-    """commit_creds(): the task is `new` from now on; a change of identity makes it undumpable."""
+    """The task is `new` from now on; a change of identity makes it undumpable."""
     old = task.cred
     gained = new.cap_permitted & ~old.cap_permitted
     if (old.euid, old.egid, old.fsuid, old.fsgid) != (new.euid, new.egid, new.fsuid, new.fsgid) or gained:
@@ -304,9 +304,7 @@ def sys_capget(task: Task, header: int, dataptr: int) -> int:
     cred = target.cred
     out = []
     for word in range(words):
-        out += [
-            value >> 32 * word & _U32 for value in (cred.cap_effective, cred.cap_permitted, cred.cap_inheritable)
-        ]
+        out += [value >> 32 * word & _U32 for value in (cred.cap_effective, cred.cap_permitted, cred.cap_inheritable)]
     copy_to_user(task, dataptr, Struct(f"<{len(out)}I").pack(*out))
     return 0
 

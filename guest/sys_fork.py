@@ -125,9 +125,7 @@ def sys_execveat(task: Task, fd: int, filename: int, argv: int, envp: int, flags
         name = b"/dev/fd/%d" % fd + (b"/" + path if path else b"")
         inaccessible = fd in task.files.close_on_exec_fds
     lookup = (0 if flags & AT_SYMLINK_NOFOLLOW else 1) | (0x4000 if flags & AT_EMPTY_PATH else 0)
-    return do_execveat(
-        task, name, argv, envp, lambda: task.kernel.vfs.open_exec(task, path, fd, lookup), inaccessible
-    )
+    return do_execveat(task, name, argv, envp, lambda: task.kernel.vfs.open_exec(task, path, fd, lookup), inaccessible)
 
 
 # ---- sharing and comparing

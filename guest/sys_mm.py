@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from guest.own_mm import own_mm
 from guest.syscalls import FULL, PARTIAL, Call
 from mm.brk import brk
 from mm.errors import Errno
@@ -26,8 +27,7 @@ def s32(value: int) -> int:
 
 def sys_mmap(task: Task, addr: int, length: int, prot: int, flags: int, fd: int, offset: int) -> int:
     """mmap: EINVAL for an offset inside a page (sys_x86_64.c, sys.c), EBADF for a bad descriptor (ksys_mmap_pgoff)."""
-    mm = task.mm
-    assert mm is not None
+    mm = own_mm(task)
     arch = mm.arch
     if offset & (arch.page_size - 1):
         raise Errno(errno.EINVAL)
@@ -43,8 +43,7 @@ def sys_mmap(task: Task, addr: int, length: int, prot: int, flags: int, fd: int,
 
 def sys_munmap(task: Task, addr: int, length: int) -> int:
     """munmap."""
-    mm = task.mm
-    assert mm is not None
+    mm = own_mm(task)
     do_munmap(mm, mm.arch.untagged_addr(addr), length)
     return 0
 
@@ -57,8 +56,7 @@ def sys_mprotect(task: Task, start: int, length: int, prot: int) -> int:
 
 def sys_brk(task: Task, addr: int) -> int:
     """brk: the break in force; a refused one is no error."""
-    mm = task.mm
-    assert mm is not None
+    mm = own_mm(task)
     return brk(mm, addr)
 
 
@@ -66,8 +64,7 @@ def sys_mremap(task: Task, addr: int, old_len: int, new_len: int, flags: int, ne
     """mremap."""
     from mm.mremap import mremap
 
-    mm = task.mm
-    assert mm is not None
+    mm = own_mm(task)
     return mremap(mm, addr, old_len, new_len, flags, new_addr)
 
 
@@ -75,8 +72,7 @@ def sys_pkey_mprotect(task: Task, start: int, length: int, prot: int, pkey: int)
     """pkey_mprotect: without protection keys only the key -1 is one."""
     from mm.mprotect import do_mprotect_pkey
 
-    mm = task.mm
-    assert mm is not None
+    mm = own_mm(task)
     do_mprotect_pkey(mm, start, length, prot, s32(pkey))
     return 0
 

@@ -6,6 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from guest.cred import CAP_LAST_CAP, CAP_SETPCAP, CAP_SYS_RESOURCE, SECURE_KEEP_CAPS, Cred
+from guest.own_mm import own_mm
 from guest.sys_cred import commit_creds
 from guest.sys_mm import s32
 from guest.syscalls import PARTIAL, Call
@@ -42,15 +43,14 @@ def _get_pdeathsig(task: Task, a: int, b: int, c: int, d: int) -> int:
 
 
 def _get_dumpable(task: Task, a: int, b: int, c: int, d: int) -> int:
-    assert task.mm is not None
-    return task.mm.flags & 3
+    return own_mm(task).flags & 3
 
 
 def _set_dumpable(task: Task, a: int, b: int, c: int, d: int) -> int:
-    assert task.mm is not None
+    mm = own_mm(task)
     if a not in (0, 1):
         raise Errno(_INVALID)
-    task.mm.flags = task.mm.flags & ~3 | a
+    mm.flags = mm.flags & ~3 | a
     return 0
 
 
@@ -125,14 +125,13 @@ def _get_no_new_privs(task: Task, a: int, b: int, c: int, d: int) -> int:
 
 def _get_thp_disable(task: Task, a: int, b: int, c: int, d: int) -> int:
     _none(a, b, c, d)
-    assert task.mm is not None
-    return int(bool(task.mm.flags & MMF_DISABLE_THP))
+    return int(bool(own_mm(task).flags & MMF_DISABLE_THP))
 
 
 def _set_thp_disable(task: Task, a: int, b: int, c: int, d: int) -> int:
     _none(b, c, d)
-    assert task.mm is not None
-    task.mm.flags = task.mm.flags & ~MMF_DISABLE_THP | (MMF_DISABLE_THP if a else 0)
+    mm = own_mm(task)
+    mm.flags = mm.flags & ~MMF_DISABLE_THP | (MMF_DISABLE_THP if a else 0)
     return 0
 
 

@@ -93,6 +93,7 @@ def sys_setpgid(task: Task, pid: int, pgid: int) -> int:
 
 
 def of_pid(task: Task, pid: int) -> Task:
+    """The task a pid names, 0 the caller. Raises Errno(ESRCH)."""
     pid = s32(pid)
     target = task if not pid else task.kernel.find_task(pid)
     if target is None:

@@ -1,4 +1,4 @@
-"""System calls of scheduling: there is one CPU and one deterministic queue, so most of them only keep what they are told."""
+"""System calls of scheduling: one CPU and one deterministic queue, so most of them only keep what they are told."""
 
 from __future__ import annotations
 

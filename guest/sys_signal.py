@@ -1,4 +1,4 @@
-"""System calls of signals: actions, masks, waiting, sending, the alternate stack (the second half of kernel/signal.c)."""
+"""System calls of signals: actions, masks, waiting, sending, the alternate stack (kernel/signal.c)."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ def sys_rt_tgsigqueueinfo(task: Task, tgid: int, pid: int, sig: int, uinfo: int)
 
 
 def do_sigaltstack(task: Task, ss_sp: int, ss_flags: int, ss_size: int) -> None:
-    """The setting half of do_sigaltstack(). Raises Errno(EPERM) on the stack itself, EINVAL, ENOMEM."""
+    """Set the alternate stack. Raises Errno(EPERM) on the stack itself, EINVAL, ENOMEM."""
     if on_sig_stack(task, task.kernel.cpu.regs[task.kernel.arch.sp]):
         raise Errno(errno.EPERM)
     mode = ss_flags & ~SS_AUTODISARM

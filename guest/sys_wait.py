@@ -240,7 +240,12 @@ def rusage(task: Task, who: int) -> bytes:
         if task.mm is not None:
             maxrss = max(maxrss, task.mm.hiwater_rss, get_mm_rss(task.mm))
     kilobytes = maxrss << (task.system.arch.page_shift - 10)
-    times = (utime // 1_000_000_000, utime % 1_000_000_000 // 1000, stime // 1_000_000_000, stime % 1_000_000_000 // 1000)
+    times = (
+        utime // 1_000_000_000,
+        utime % 1_000_000_000 // 1000,
+        stime // 1_000_000_000,
+        stime % 1_000_000_000 // 1000,
+    )
     return _RUSAGE.pack(*times, kilobytes, 0, 0, 0, minflt, majflt, 0, 0, 0, 0, 0, 0, nvcsw, nivcsw)
 
 

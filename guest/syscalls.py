@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 FULL = "full"
 PARTIAL = "partial"
 
-# The modules that serve calls, in the order the support table lists them, and the calls each serves: a module is imported
-# when one of its calls is made for the first time. A test keeps this in step with the modules' CALLS.
+# The modules that serve calls, in the order the support table lists them, and the calls each serves: a module is
+# imported when one of its calls is made for the first time. A test keeps this in step with the modules' CALLS.
 FAMILIES: dict[str, str] = {
     "guest.sys_file": """
         read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek truncate ftruncate fallocate
@@ -88,7 +88,7 @@ class Call(NamedTuple):
 class Entry:
     """What the dispatcher needs of a call."""
 
-    __slots__ = ("fetch", "handler", "nargs", "name", "support")
+    __slots__ = ("fetch", "handler", "name", "nargs", "support")
 
     def __init__(self, call: Call, arguments: tuple[int, ...]) -> None:
         self.name = call.name

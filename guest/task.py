@@ -217,7 +217,7 @@ class Task(TaskStruct):
         return self.sigpending and bool(self.pending.signal >> (SIGKILL - 1) & 1)
 
     def capable(self, cap: int) -> bool:
-        """capable(): whether the capability is effective; using one is remembered."""
+        """Whether the capability is effective; using one is remembered."""
         if self.cred.cap_effective >> cap & 1:
             self.flags |= PF_SUPERPRIV
             return True

@@ -8,8 +8,19 @@ from __future__ import annotations
 from struct import Struct, unpack_from
 from typing import TYPE_CHECKING
 
+from guest.own_mm import own_mm
 from mm.errors import Errno
-from mm.flags import VM_DONTDUMP, VM_EXEC, VM_FAULT_SIGBUS, VM_IO, VM_MAYEXEC, VM_MAYREAD, VM_MAYWRITE, VM_PFNMAP, VM_READ
+from mm.flags import (
+    VM_DONTDUMP,
+    VM_EXEC,
+    VM_FAULT_SIGBUS,
+    VM_IO,
+    VM_MAYEXEC,
+    VM_MAYREAD,
+    VM_MAYWRITE,
+    VM_PFNMAP,
+    VM_READ,
+)
 from mm.mmap import do_munmap, get_unmapped_area
 from mm.page_alloc import alloc_page
 from mm.special_mapping import VmSpecialMapping, _install_special_mapping
@@ -49,8 +60,7 @@ class Vdso:
 
     def symbol(self, name: str, task: Task) -> int:
         """Address of a symbol in the task's vDSO."""
-        assert task.mm is not None
-        return task.mm.vdso + self.symbols.get(name, 0)
+        return own_mm(task).vdso + self.symbols.get(name, 0)
 
 
 class VvarMapping(VmSpecialMapping):
