@@ -20,6 +20,7 @@ from guest.vfs_flags import (
     FMODE_WRITE,
     FMODE_WRITER,
     MAX_LFS_FILESIZE,
+    MAY_WRITE,
     O_ACCMODE,
     O_NOATIME,
     O_PATH,
@@ -74,6 +75,18 @@ class OpenFile:
         vfs = self.f_inode.i_sb.kernel.vfs
         path: bytes = vfs.d_path(self.f_path, None)
         return path.decode("utf-8", "surrogateescape")
+
+    def owner_or_writable(self, task: Task) -> bool:
+        """Whether `task` owns the file or could open it for writing: then its cached pages are the task's business."""
+        from guest.namei import inode_permission, owner_or_capable
+
+        if owner_or_capable(task, self.f_inode):
+            return True
+        try:
+            inode_permission(task, self.f_inode, MAY_WRITE)
+        except Errno:
+            return False
+        return True
 
     def mmap(self, vma: VmAreaStruct) -> None:
         """f_op->mmap. Raises ENODEV: this kind cannot be mapped."""

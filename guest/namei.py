@@ -166,7 +166,7 @@ class Walk:
         self.last = b""  # last component, after to_parent(); empty when the path is the root
 
     def to_parent(self) -> None:
-        """link_path_walk(): go to the directory that holds the last component. Raises ENOENT, ENOTDIR, EACCES, ELOOP."""
+        """Go to the directory that holds the last component. Raises ENOENT, ENOTDIR, EACCES, ELOOP."""
         pending = self.pending
         while pending:
             inode = self.at.dentry.d_inode
@@ -335,7 +335,7 @@ def open_last(walk: Walk, flags: int, mode: int) -> Dentry | None:
     if entry is not None:
         walk.into(entry, walk.slash or not flags & O_NOFOLLOW)
         return None
-    if not flags & O_CREAT:
+    if not flags & O_CREAT or not parent.d_inode.makes_names:
         raise Errno(errno.ENOENT)
     mnt_want_write(walk.at.mnt)
     may_create(task, parent)
@@ -439,7 +439,7 @@ def filename_create(task: Task, dfd: int, name: bytes, is_dir: bool) -> tuple[Pa
         raise Errno(errno.EEXIST)
     if lookup_one(walk.at.dentry, walk.last) is not None:
         raise Errno(errno.EEXIST)
-    if walk.slash and not is_dir:
+    if (walk.slash and not is_dir) or not walk.at.dentry.d_inode.makes_names:
         raise Errno(errno.ENOENT)
     mnt_want_write(walk.at.mnt)
     may_create(task, walk.at.dentry)

@@ -1,4 +1,4 @@
-"""/proc: the tree (fs/proc/{root,base,generic,fd}.c). What each file says is in procfs_task.py, procfs_sys.py, procfs_maps.py.
+"""/proc: the tree (fs/proc/{root,base,generic,fd}.c). What each file says is in the procfs_* beside.
 
 Entries are made when they are looked up and never cached, so a process that is gone is gone. Inode numbers are computed
 from what an entry is: 1 the root, then the fixed files, then 64 Ki numbers for each pid.
@@ -13,7 +13,6 @@ from guest.file import DirFile, OpenFile
 from guest.procfs_file import SingleFile, TextFile
 from guest.vfs_flags import (
     NAME_MAX,
-    O_ACCMODE,
     PROC_SUPER_MAGIC,
     S_IFDIR,
     S_IFLNK,
@@ -72,6 +71,7 @@ class ProcInode(Inode):
 
     show: Show
     store: Store | None = None
+    makes_names = False  # a name that is not there cannot even be asked for
 
     def __init__(self, sb: SuperBlock, mode: int, ino: int, task: Task | None = None) -> None:
         super().__init__(sb, mode, ino=ino)
@@ -155,12 +155,7 @@ class ProcInode(Inode):
             opener: Any = self.show
             file: OpenFile = opener(path, self, flags, task)
             return file
-        if flags & O_ACCMODE and self.store is None and not self.i_mode & 0o222:
-            raise Errno(errno.EACCES)
         return (TextFile if self.kind == TEXT else SingleFile)(path, self, flags)
-
-    def create(self, parent: Dentry, name: bytes, mode: int, task: Task, rdev: int = 0) -> Dentry:
-        raise Errno(errno.ENOENT)
 
     def truncate(self, size: int) -> None:
         return
@@ -237,6 +232,9 @@ class ProcPid(ProcInode):
 
 class ProcTasks(ProcInode):
     """/proc/PID/task."""
+
+    def getattr(self) -> None:
+        self.i_nlink = 2 + (len(self.subject.signal.threads) if self.subject is not None else 0)
 
     def lookup(self, parent: Dentry, name: bytes) -> Dentry | None:
         task = self.i_sb.kernel.tasks.get(int(name)) if name.isdigit() else None

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from guest.vfs_types import Path
 
 
+def no_write(inode: ProcInode) -> int:
+    """The errno of a write nobody takes: proc_reg_write() has its own."""
+    return errno.EIO if inode.subject is None else errno.EINVAL
+
+
 class SeqFile(OpenFile):
     """A file of records. Kinds say how to find record `index`, the one behind it, and its text."""
 
@@ -118,7 +123,7 @@ class SeqFile(OpenFile):
         return offset
 
     def write(self, task: Task, pos: int, data: bytes) -> int:
-        raise Errno(errno.EIO)
+        raise Errno(no_write(self.f_inode))
 
 
 class SingleFile(SeqFile):
@@ -130,7 +135,7 @@ class SingleFile(SeqFile):
 
     def write(self, task: Task, pos: int, data: bytes) -> int:
         if self.f_inode.store is None:
-            raise Errno(errno.EIO)
+            raise Errno(no_write(self.f_inode))
         done: int = self.f_inode.store(self.f_inode, task, pos, data)
         return done
 
@@ -147,6 +152,6 @@ class TextFile(OpenFile):
 
     def write(self, task: Task, pos: int, data: bytes) -> int:
         if self.f_inode.store is None:
-            raise Errno(errno.EIO)
+            raise Errno(no_write(self.f_inode))
         done: int = self.f_inode.store(self.f_inode, task, pos, data)
         return done

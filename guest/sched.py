@@ -1,8 +1,8 @@
 """Sleeping and waking.
 
 A handler that cannot go on calls `sleep_on()`, which leaves it by an exception. When the task is woken the whole
-handler runs again with the same arguments and looks at its condition first. What must survive the second run (bytes already
-written, an absolute deadline, the child already forked) lives in `task.wait_state`.
+handler runs again with the same arguments and looks at its condition first. What must survive the second run (bytes
+already written, an absolute deadline, the child already forked) lives in `task.wait_state`.
 
     handler -> sleep_on -> Block     the task is on its queues, state S, another task gets the CPU
                         -> Restart   a signal is pending: the call ends with an ERESTART code

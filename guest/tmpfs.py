@@ -41,7 +41,7 @@ class TmpfsSuper(SuperBlock):
     def __init__(self, kernel: Kernel, s_dev: int, mode: int = 0o1777, s_type: str = "tmpfs") -> None:
         super().__init__(kernel, s_type, s_dev, TMPFS_MAGIC)
         system = kernel.system
-        self.max_blocks = len(system.ram) // system.arch.page_size // 2
+        self.max_blocks = system.totalram_pages // 2
         self.max_inodes = self.max_blocks
         self.live_inodes = 0
         self.root = Dentry(b"", None, self.new_root(mode))

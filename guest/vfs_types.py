@@ -85,6 +85,8 @@ class SuperBlock:
 class Inode:
     """A file of any kind (struct inode and its operations)."""
 
+    makes_names = True  # a directory in which a missing name may be created
+
     def __init__(self, sb: SuperBlock, mode: int, uid: int = 0, gid: int = 0, ino: int | None = None) -> None:
         self.i_sb = sb
         self.i_ino = sb.get_next_ino() if ino is None else ino
