@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from emu import strace_constants as k
 from emu import strace_structs as s
 from emu.strace_more import CAP_NAMES, MORE_CALLS, MORE_RESULTS, word_body
+from emu.strace_termios import termios_body
 from emu.strace_values import (
     Out,
     Params,
@@ -125,9 +126,9 @@ def ioctl_argument(call: Syscall, value: int) -> str | None:
     """ioctl's third argument, by request."""
     request = call.args[1] & 0xFFFFFFFF
     if request == 0x5401:
-        return s.filled(36, s.termios_body)(call, value)
+        return s.filled(36, termios_body)(call, value)
     if request in (0x5402, 0x5403, 0x5404):
-        return s.pointed(36, s.termios_body)(call, value)
+        return s.pointed(36, termios_body)(call, value)
     if request == 0x5413:
         return s.filled(8, s.winsize_body)(call, value)
     if request == 0x5414:

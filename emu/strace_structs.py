@@ -350,16 +350,6 @@ def winsize_body(call: Syscall, data: bytes) -> str:
     return "{{ws_row={}, ws_col={}, ws_xpixel={}, ws_ypixel={}}}".format(*struct.unpack("<4H", data))
 
 
-TERMIOS_FLAGS = ("c_iflag", "c_oflag", "c_cflag", "c_lflag")
-
-
-def termios_body(call: Syscall, data: bytes) -> str:
-    """struct termios, abbreviated and in numbers."""
-    words = struct.unpack_from("<4I", data)
-    fields = ", ".join(f"{name}={word:#x}" for name, word in zip(TERMIOS_FLAGS, words, strict=True))
-    return f"{{{fields}, ...}}"
-
-
 def flock_body(call: Syscall, data: bytes) -> str:
     """struct flock."""
     kind, whence, start, length, pid = struct.unpack("<hh4xqqi4x", data)

@@ -199,6 +199,34 @@ def test_vectors_and_altstack(tracee: Tracee) -> None:
     assert line == "sigaltstack({ss_sp=0x7ffc5e7890e0, ss_flags=0, ss_size=8192}, NULL) = 0"
 
 
+def test_terminal_settings(tracee: Tracee) -> None:
+    termios = tracee.put(struct.pack("<4I", 0x500, 0x5, 0xBF, 0x8A3B) + bytes(20))
+    assert tracee.line("ioctl", 0, 0x5401, termios, result=0) == (
+        "ioctl(0, TCGETS, {c_iflag=ICRNL|IXON, c_oflag=NL0|CR0|TAB0|BS0|VT0|FF0|OPOST|ONLCR, "
+        "c_cflag=B38400|CS8|CREAD, c_lflag=ISIG|ICANON|ECHO|ECHOE|ECHOK|IEXTEN|ECHOCTL|ECHOKE, ...}) = 0"
+    )
+
+
+def test_rarer_calls(tracee: Tracee) -> None:
+    header = tracee.put(struct.pack("<Ii", 0x20080522, 0))
+    data = tracee.put(struct.pack("<6I", 3, 1 << 24, 0, 1 << 8, 0, 0))
+    assert tracee.line("capget", header, data, result=0) == (
+        "capget({version=_LINUX_CAPABILITY_VERSION_3, pid=0}, {effective=1<<CAP_CHOWN|1<<CAP_DAC_OVERRIDE|"
+        "1<<CAP_CHECKPOINT_RESTORE, permitted=1<<CAP_SYS_RESOURCE, inheritable=0}) = 0"
+    )
+    assert tracee.line("shmget", 0, 8192, 0o1600, result=0) == "shmget(IPC_PRIVATE, 8192, IPC_CREAT|0600) = 0"
+    word = tracee.put(bytes(8))
+    line = tracee.line("time", word, result=1795367250, fill=(word, struct.pack("<q", 1795367250)))
+    assert line == "time([1795367250 /* 2026-11-22T17:07:30+0000 */]) = 1795367250 (2026-11-22T17:07:30+0000)"
+    event = tracee.put(struct.pack("<IQ", 1, 7))
+    line = tracee.line("epoll_ctl", 3, 1, 4, event, result=0)
+    assert line == "epoll_ctl(3, EPOLL_CTL_ADD, 4, {events=EPOLLIN, data={u32=7, u64=7}}) = 0"
+    assert tracee.line("prctl", 38, 1, result=0) == "prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  = 0"
+    args = tracee.put(struct.pack("<8Q", 0, 0, 0, 0, 17, 0, 0, 0))
+    line = tracee.line("clone3", args, 64, result=7778)
+    assert line == "clone3({flags=0, exit_signal=SIGCHLD, stack=NULL, stack_size=0}, 64) = 7778"
+
+
 def test_wait_status(tracee: Tracee) -> None:
     status = tracee.put(struct.pack("<i", 3 << 8))
     line = tracee.line("wait4", MINUS_1, status, 0, 0, result=11707)
