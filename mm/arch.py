@@ -77,6 +77,7 @@ class Arch:
     TABLE: int  # bits of an entry that points to a table of user space
     PTE_WRITABLE_SET: int  # pte_mkwrite(pte_mkdirty(pte)) == (pte | PTE_WRITABLE_SET) & PTE_WRITABLE_MASK
     PTE_WRITABLE_MASK: int
+    PTE_PRESENT: int  # pte_present(pte) == bool(pte & PTE_PRESENT)
     PTE_SPECIAL: int
     PTE_WRITE: int
     PTE_EXEC_MASK: int  # user code may run there: (pte & MASK) == VALUE
@@ -124,7 +125,7 @@ class Arch:
 
     def pte_present(self, pte: int) -> bool:
         """The entry maps a frame (PROT_NONE included)."""
-        raise NotImplementedError
+        return bool(pte & self.PTE_PRESENT)
 
     def pte_pfn(self, pte: int) -> int:
         """Frame number of a present entry; of a huge one, that of the first frame."""
@@ -224,6 +225,14 @@ class Arch:
 
     def pmd_trans_huge(self, pmd: int) -> bool:
         """The PMD entry maps a huge page (and is no table)."""
+        raise NotImplementedError
+
+    def swp_entry_to_pte(self, kind: int, offset: int) -> int:
+        """An entry that is not present: a swap type and an offset (__swp_entry)."""
+        raise NotImplementedError
+
+    def pte_to_swp_entry(self, pte: int) -> tuple[int, int]:
+        """Swap type and offset of an entry that is not present."""
         raise NotImplementedError
 
     def pmd_modify(self, pmd: int, newprot: int) -> int:

@@ -20,6 +20,7 @@ from mm.flags import (
     VM_ACCESS_FLAGS,
     VM_EXEC,
     VM_FAULT_ERROR,
+    VM_FAULT_HWPOISON,
     VM_FAULT_OOM,
     VM_FAULT_SIGBUS,
     VM_GROWSDOWN,
@@ -75,7 +76,7 @@ FSC_PERM = 0x0C
 
 SIGKILL, SIGBUS, SIGSEGV = 9, 7, 11
 SEGV_MAPERR, SEGV_ACCERR, SEGV_MTESERR = 1, 2, 9
-BUS_ADRALN, BUS_ADRERR, BUS_OBJERR = 1, 2, 3
+BUS_ADRALN, BUS_ADRERR, BUS_OBJERR, BUS_MCEERR_AR = 1, 2, 3, 4
 SI_KERNEL = 0x80
 FAULT_FLAG_DEFAULT = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE | FAULT_FLAG_INTERRUPTIBLE
 
@@ -120,6 +121,7 @@ class Arm64(Arch):
     TABLE = 3
     PTE_WRITABLE_SET = PTE_WRITE | PTE_DIRTY
     PTE_WRITABLE_MASK = U64 & ~PTE_RDONLY
+    PTE_PRESENT = PTE_VALID | PTE_PROT_NONE
     PTE_SPECIAL = PTE_SPECIAL
     PTE_WRITE = PTE_WRITE
     PTE_EXEC_MASK = PTE_VALID | PTE_UXN
@@ -143,9 +145,6 @@ class Arm64(Arch):
     def __init__(self, page_shift: int, level_shifts: tuple[int, ...]) -> None:
         super().__init__(page_shift, level_shifts)
         self.PTE_PFN_MASK = ((1 << 48) - 1) & self.page_mask
-
-    def pte_present(self, pte: int) -> bool:
-        return bool(pte & (PTE_VALID | PTE_PROT_NONE))
 
     def pte_pfn(self, pte: int) -> int:
         return (pte & self.PTE_PFN_MASK) >> self.page_shift
@@ -200,6 +199,12 @@ class Arm64(Arch):
 
     def needs_spurious_flush(self) -> bool:
         return False
+
+    def swp_entry_to_pte(self, kind: int, offset: int) -> int:
+        return kind << 2 | offset << 8
+
+    def pte_to_swp_entry(self, pte: int) -> tuple[int, int]:
+        return pte >> 2 & 0x3F, pte >> 8 & ((1 << 50) - 1)
 
     def pmd_trans_huge(self, pmd: int) -> bool:
         return bool(pmd & (PTE_VALID | PTE_PROT_NONE | PMD_PRESENT_INVALID)) and not pmd & PTE_TABLE_BIT
@@ -260,6 +265,8 @@ class Arm64(Arch):
             return None
         if fault & VM_FAULT_OOM:
             return pagefault_out_of_memory(task, error_code >> ESR_EC_SHIFT, error_code, address)
+        if fault & VM_FAULT_HWPOISON:
+            return self.force_signal(task, error_code, address, SIGBUS, BUS_MCEERR_AR, user)
         if fault & VM_FAULT_SIGBUS:
             return self.force_signal(task, error_code, address, SIGBUS, BUS_ADRERR, user)
         return self.force_signal(task, error_code, address, SIGSEGV, SEGV_MAPERR, user)

@@ -87,6 +87,7 @@ class X86_64(Arch):
     TABLE = PAGE_PRESENT | PAGE_RW | PAGE_USER | PAGE_ACCESSED | PAGE_DIRTY  # _PAGE_TABLE
     PTE_WRITABLE_SET = PAGE_RW | PAGE_DIRTY | PAGE_SOFT_DIRTY
     PTE_WRITABLE_MASK = U64
+    PTE_PRESENT = PAGE_PRESENT | PAGE_PROTNONE
     PTE_SPECIAL = PAGE_SPECIAL
     PTE_WRITE = PAGE_RW
     PTE_EXEC_MASK = PAGE_PRESENT | PAGE_NX
@@ -106,9 +107,6 @@ class X86_64(Arch):
         *(PAGE_NONE, PAGE_READONLY, PAGE_SHARED, PAGE_SHARED),
         *(PAGE_READONLY_EXEC, PAGE_READONLY_EXEC, PAGE_SHARED_EXEC, PAGE_SHARED_EXEC),
     )
-
-    def pte_present(self, pte: int) -> bool:
-        return bool(pte & (PAGE_PRESENT | PAGE_PROTNONE))
 
     def pte_pfn(self, pte: int) -> int:
         if pte & PAGE_PRESENT:
@@ -176,6 +174,12 @@ class X86_64(Arch):
 
     def pmd_trans_huge(self, pmd: int) -> bool:
         return bool(pmd & PAGE_PSE)
+
+    def swp_entry_to_pte(self, kind: int, offset: int) -> int:
+        return kind << 59 | (~offset << 14 & U64) >> 5
+
+    def pte_to_swp_entry(self, pte: int) -> tuple[int, int]:
+        return pte >> 59, (~pte << 5 & U64) >> 14
 
     def pmd_modify(self, pmd: int, newprot: int) -> int:
         new = pmd & PAGE_CHG_MASK | newprot & ~PAGE_CHG_MASK

@@ -85,6 +85,7 @@ FAULT_FLAG_INTERRUPTIBLE = 0x200
 
 VM_FAULT_OOM = 0x1
 VM_FAULT_SIGBUS = 0x2
+VM_FAULT_HWPOISON = 0x10
 VM_FAULT_MAJOR = 0x4
 VM_FAULT_WRITE = 0x8
 VM_FAULT_SIGSEGV = 0x40
@@ -92,7 +93,7 @@ VM_FAULT_NOPAGE = 0x100
 VM_FAULT_LOCKED = 0x200
 VM_FAULT_FALLBACK = 0x800
 VM_FAULT_DONE_COW = 0x1000
-VM_FAULT_ERROR = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_FALLBACK
+VM_FAULT_ERROR = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_FALLBACK | VM_FAULT_HWPOISON
 
 # struct page flags that mm/ keeps (bit numbers are ours; /proc/kpageflags translates).
 PG_LOCKED = 1 << 0
@@ -109,6 +110,7 @@ PG_BUDDY = 1 << 10
 PG_RESERVED = 1 << 11
 PG_TABLE = 1 << 12
 PG_DCACHE_CLEAN = 1 << 13  # instruction cache agrees with the frame (arm64's PG_dcache_clean; both engines need it)
+PG_HWPOISON = 1 << 16  # declared broken: never used again
 PG_COMPOUND = 1 << 15  # part of a huge page; private is its head
 PG_EXEC_MAPPED = 1 << 14  # was mapped executable: the engine may hold code translated from the frame
 

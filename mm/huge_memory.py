@@ -221,7 +221,8 @@ def split_huge_pmd_address(vma: VmAreaStruct, address: int) -> None:
 
 def vma_adjust_trans_huge(vma: VmAreaStruct, start: int, end: int, adjust_next: int) -> None:
     """Before an area gets the bounds [start, end) (and the next one starts `adjust_next` bytes later): split what
-    would cross a border."""
+    would cross a border.
+    """
     size = vma.vm_mm.arch.pmd_size
     for border in (start, end):
         low = border & -size

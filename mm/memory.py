@@ -26,6 +26,7 @@ from mm.flags import (
     VM_EXEC,
     VM_FAULT_ERROR,
     VM_FAULT_FALLBACK,
+    VM_FAULT_HWPOISON,
     VM_FAULT_MAJOR,
     VM_FAULT_OOM,
     VM_FAULT_SIGBUS,
@@ -166,6 +167,8 @@ def handle_pte_fault(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int, 
 
     arch = mm.arch
     system = mm.system
+    if not pte & arch.PTE_PRESENT:  # do_swap_page(): without swap only a poisoned page is left
+        return VM_FAULT_HWPOISON
     write = flags & FAULT_FLAG_WRITE
     entry = pte
     if write:

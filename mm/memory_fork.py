@@ -78,12 +78,15 @@ def copy_pte_range(
     cow = is_cow_mapping(src_vma.vm_flags)
     shared = src_vma.vm_flags & VM_SHARED
     special = arch.PTE_SPECIAL
+    present = arch.PTE_PRESENT
     pte_write = arch.PTE_WRITE
     rss = [0, 0, 0, 0]
     first, last = pte_range(mm, src_pmd, addr, end)
     dst_index, _ = pte_range(dst_vma.vm_mm, dst_pmd, addr, end)
     for index, pte in enumerate(words[first:last].tolist(), first):
-        if pte:
+        if pte and not pte & present:
+            words[dst_index] = pte
+        elif pte:
             if not pte & special:
                 page = mem_map[arch.pte_pfn(pte)]
                 if page is None:

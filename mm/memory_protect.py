@@ -37,13 +37,14 @@ def change_pte_range(vma: VmAreaStruct, pmd: int, start: int, end: int, newprot:
     mem_map = mm.system.mem_map
     dirty_accountable = cp_flags & MM_CP_DIRTY_ACCT
     pte_modify = arch.pte_modify
+    present = arch.PTE_PRESENT
     exec_mask = arch.PTE_EXEC_MASK
     exec_value = arch.PTE_EXEC_VALUE
     first, last = pte_range(mm, pmd, start, end)
     page_shift = arch.page_shift
     pages = 0
     for index, pte in enumerate(words[first:last].tolist(), first):
-        if not pte:
+        if not pte & present:
             continue
         new = pte_modify(pte, newprot)
         if (

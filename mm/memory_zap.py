@@ -34,13 +34,14 @@ def zap_pte_range(
     words = system.words
     mem_map = system.mem_map
     special = arch.PTE_SPECIAL
+    present = arch.PTE_PRESENT
     pte_pfn = arch.pte_pfn
     first, last = pte_range(mm, pmd, start, end)
     rss = [0, 0, 0, 0]
     for index, pte in enumerate(words[first:last].tolist(), first):
         if not pte:
             continue
-        if pte & special:
+        if pte & special or not pte & present:
             words[index] = 0
             continue
         page = mem_map[pte_pfn(pte)]

@@ -29,6 +29,7 @@ from mm.errors import KernelBug
 from mm.flags import (
     MM_SWAPENTS,
     NR_MM_COUNTERS,
+    PG_HWPOISON,
     PG_MLOCKED,
     PG_RESERVED,
     PG_TABLE,
@@ -38,6 +39,7 @@ from mm.flags import (
     VM_SHARED,
     VM_WRITE,
 )
+from mm.memory_failure import is_hwpoison_entry
 from mm.memory_rss import mm_counter, page_anon
 from mm.page_rmap import rmap_walk, thp_nr_pages
 from mm.types import AddressSpace, MmStruct, Page, TaskStruct, VmAreaStruct
@@ -150,7 +152,8 @@ def _check_leaves(walk: Walk) -> list[int]:
         if vma is None or vma.vm_start > address:
             raise KernelBug(f"P3: leaf {entry:#x} at {address:#x} lies in no area", mm)
         if not arch.pte_present(entry):
-            rss[MM_SWAPENTS] += 1
+            if not is_hwpoison_entry(mm, entry):
+                rss[MM_SWAPENTS] += 1
             continue
         pfn = arch.pte_pfn(entry)
         page = system.mem_map[pfn] if pfn < len(system.mem_map) else None
@@ -233,7 +236,7 @@ def _check_frames(
     """P7, P8, P9, P11, P12."""
     mlocked = 0
     for pfn, page in enumerate(system.mem_map):
-        if page is None or page.flags & PG_RESERVED or pfn in tables:
+        if page is None or page.flags & (PG_RESERVED | PG_HWPOISON) or pfn in tables:
             continue
         users = mapped.get(pfn, [])
         _check(not page.flags & PG_TABLE, "P12", f"frame {pfn:#x} is a table nobody links")
