@@ -279,6 +279,7 @@ def do_mbind(mm: MmStruct, start: int, length: int, mode: int, mode_flags: int, 
     pages = queue_pages_range(mm, start, end, nodes, flags, policy is None)
     mbind_range(mm, start, end, policy)
     for page in pages:
+        mm.ops.find_vma(mm, start)  # new_page() asks which policy the new frame is for
         migrate_page(mm.system, page)
 
 
