@@ -62,16 +62,56 @@ class AnonVma:
 
 
 class RbRoot:
-    """Root of an intrusive red-black tree (struct rb_root). `rb_node` is the topmost node or None."""
+    """Root of an intrusive red-black tree (struct rb_root). `rb_node` is the topmost node or None.
+
+    A tree pickles as the list of its nodes: following the links would recurse as deep as there are nodes.
+    """
 
     __slots__ = ("rb_node",)
 
     def __init__(self) -> None:
         self.rb_node: Any = None
 
+    def __getstate__(self) -> list[tuple[Any, bool, bool, bool]]:
+        """(node, red, has a left child, has a right child) of each node, parents before children, left before right."""
+        state = []
+        pending = [self.rb_node] if self.rb_node is not None else []
+        while pending:
+            node = pending.pop()
+            left, right = node.rb_left, node.rb_right
+            state.append((node, node.rb_red, left is not None, right is not None))
+            if right is not None:
+                pending.append(right)
+            if left is not None:
+                pending.append(left)
+        return state
+
+    def __setstate__(self, state: list[tuple[Any, bool, bool, bool]]) -> None:
+        self.rb_node = None
+        parents: list[tuple[Any, str]] = []  # places that wait for a node, the next one last
+        for node, red, has_left, has_right in state:
+            node.rb_left = node.rb_right = node.rb_parent = None
+            node.rb_red = red
+            if parents:
+                parent, side = parents.pop()
+                setattr(parent, side, node)
+                node.rb_parent = parent
+            else:
+                self.rb_node = node
+            if has_right:
+                parents.append((node, "rb_right"))
+            if has_left:
+                parents.append((node, "rb_left"))
+
+
+_LINKS = ("rb_left", "rb_right", "rb_parent", "rb_red", "vm_next", "vm_prev")
+
 
 class RbNode:
-    """Links of a node in a tree of `rbtree.py`. Whatever has these four slots can be linked; VMAs link themselves."""
+    """Links of a node in a tree of `rbtree.py`. Whatever has these four slots can be linked; VMAs link themselves.
+
+    Links are not pickled with the node: the tree's `RbRoot` restores them, and an `MmStruct` the list of its VMAs.
+    """
 
     __slots__ = ("rb_left", "rb_parent", "rb_red", "rb_right")
 
@@ -80,6 +120,17 @@ class RbNode:
         self.rb_right: Any = None
         self.rb_parent: Any = None
         self.rb_red = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        slots = [name for cls in type(self).__mro__ for name in getattr(cls, "__slots__", ())]
+        return {name: getattr(self, name) for name in slots if name not in _LINKS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        if not hasattr(self, "rb_parent"):  # else its tree was restored before it
+            self.rb_left = self.rb_right = self.rb_parent = None
+            self.rb_red = False
 
 
 class AnonVmaChain(RbNode):
@@ -155,6 +206,11 @@ class VmAreaStruct(RbNode):
         self.vm_private_data: Any = None
         self.vm_policy: Any = None
         self.vm_userfaultfd_ctx: Any = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if not hasattr(self, "vm_next"):  # else its MmStruct was restored before it
+            self.vm_next = self.vm_prev = None
 
     def __repr__(self) -> str:
         return f"<VMA {self.vm_start:x}-{self.vm_end:x} flags={self.vm_flags:x} pgoff={self.vm_pgoff:x}>"
@@ -280,9 +336,28 @@ class MmStruct:
         self.tlb_flush_pending = False  # a present PTE was cleared or tightened: flush before user code runs
         self.icache_pending: list[int] = []  # addresses of pages that became executable with host-written bytes
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["mmap"]  # the list is the tree in order
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from mm.rbtree import rb_nodes
+
+        self.__dict__.update(state)
+        self.mmap = prev = None
+        for vma in rb_nodes(self.mm_rb):
+            vma.vm_prev = prev
+            vma.vm_next = None
+            if prev is None:
+                self.mmap = vma
+            else:
+                prev.vm_next = vma
+            prev = vma
+
 
 class MmOps:
-    """The algorithms of an address space, one slot each, so that one can be replaced (or judged) without touching callers.
+    """The algorithms of an address space, one slot each: one can be replaced (or judged) without touching callers.
 
     `mm.system.mm_ops` is built once, in mm/system.py, from the modules' own functions; every caller goes through
     `mm.ops.NAME(...)`.
@@ -312,7 +387,7 @@ class MmOps:
 
 
 class TaskStruct:
-    """What mm/ needs of a task (struct task_struct). guest/ derives its `Task` from it; `system.current` is the one running."""
+    """What mm/ needs of a task (struct task_struct). guest/ derives its `Task` from it; `system.current` runs."""
 
     def __init__(self, system: System) -> None:
         self.system = system
