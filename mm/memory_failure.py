@@ -69,6 +69,7 @@ def memory_failure(mm: MmStruct, address: int) -> int:
         put_page(system, page)
         return size
     if page.flags & PG_RESERVED:
+        page.flags |= PG_HWPOISON  # nothing can be done about it, but it is known from now on
         page.refcount -= 1
         raise Errno(errno.EBUSY)
     _split(system, page)
