@@ -7,7 +7,6 @@ import sys
 import pytest
 from geometry import IMAGES, KERNELS, PROJECT, arch_of, run_guest
 
-MANY_FAULTS = {"altstack"}  # 6,000 pages of stack: checking every page after every one of them takes half a minute
 NAMES = sorted(path.stem for path in (IMAGES / "src").glob("*.c"))
 
 
