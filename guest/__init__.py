@@ -1,0 +1,1 @@
+"""The Linux personality: exec, tasks, signals, system calls, files and /proc."""
