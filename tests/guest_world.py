@@ -102,10 +102,8 @@ class World:
             elif isinstance(arg, bytes):
                 arg = self.put(arg, task)
             raw.append(arg & 0xFFFFFFFFFFFFFFFF)
-        for entry in self.kernel.calls:
-            if entry is not None and entry.name == name:
-                break
-        else:
+        entry = self.kernel.table.find(name)
+        if entry is None:
             return -errno.ENOSYS
         raw += [0] * (entry.nargs - len(raw))
         try:
