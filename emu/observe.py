@@ -33,8 +33,7 @@ class Observers:
             from emu.trace import Trace
 
             words = [options.program, *options.arguments]
-            now = lambda: machine.kernel.clock.now  # noqa: E731
-            machine.subscribe(Trace(self._open("--trace", options.trace).write, now, {"program": words}))
+            machine.subscribe(Trace(self._open("--trace", options.trace).write, machine, {"program": words}))
         if options.stats:
             from emu.stats import Stats
 

@@ -1,7 +1,7 @@
 """`--trace FILE`: every event of the machine as JSON Lines. The schema is documented in docs/trace.md.
 
-The first line is a header; each further line is one event: a sequence number, the virtual time, and the event's own
-fields. Numbers are decimal, as JSON has no other.
+The first line is a header; each further line is one event: a sequence number, the virtual time, the running task,
+and the event's own fields. Numbers are decimal, as JSON has no other.
 """
 
 from __future__ import annotations
@@ -20,22 +20,26 @@ class Trace:
 
     Args:
         write: takes whole lines.
-        now: the machine's virtual time in nanoseconds.
+        machine: has the `kernel`, which knows the time and the running task.
+        header: further fields of the first line.
     """
 
-    def __init__(self, write: Callable[[str], Any], now: Callable[[], int], header: dict[str, Any]) -> None:
+    def __init__(self, write: Callable[[str], Any], machine: Any, header: dict[str, Any]) -> None:
         import json
 
         self._dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
         self._write = write
-        self._now = now
+        self._machine = machine
         self._number = 0
         write(self._dumps({"schema": SCHEMA, "version": VERSION, **header}) + "\n")
 
     def __call__(self, event: Any) -> None:
         """Write one event."""
         self._number += 1
-        self._write(self._dumps({"n": self._number, "time": self._now(), **event.to_dict()}) + "\n")
+        kernel = self._machine.kernel
+        task = kernel.current.pid if kernel.current is not None else 0
+        stamp = {"n": self._number, "time": kernel.clock.now, "task": task}
+        self._write(self._dumps({**stamp, **event.to_dict()}) + "\n")
 
 
 def event_classes() -> dict[str, type]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 from typing import Any
 
 from geometry import PROJECT
@@ -11,6 +12,8 @@ from geometry import PROJECT
 from emu.trace import SCHEMA, VERSION, Trace, event_classes
 from guest.events import Exec, SyscallEnter
 from mm.events import Fault, VmaMerge
+
+MACHINE = SimpleNamespace(kernel=SimpleNamespace(clock=SimpleNamespace(now=1234), current=SimpleNamespace(pid=27)))
 
 
 def documented() -> dict[str, set[str]]:
@@ -39,7 +42,7 @@ def test_kinds_are_words() -> None:
 
 def test_lines() -> None:
     lines: list[str] = []
-    trace = Trace(lines.append, lambda: 1234, {"program": ["x"]})
+    trace = Trace(lines.append, MACHINE, {"program": ["x"]})
     events: list[Any] = [
         Fault(27, 0x1234, 6, "write", "anon", False, False, 0, True),
         VmaMerge(0x1000, 0x2000, 0x73, 4),
@@ -55,6 +58,7 @@ def test_lines() -> None:
     assert read[1] == {
         "n": 1,
         "time": 1234,
+        "task": 27,
         "kind": "fault",
         "pid": 27,
         "address": 0x1234,
