@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mm.flags import PG_DIRTY
+from mm.flags import PG_DIRTY, PG_MLOCKED
 from mm.huge_memory import _split_huge_pmd, zap_huge_pmd
 from mm.interval_tree import vma_interval_tree_foreach
 from mm.memory_rss import add_mm_rss_vec, mm_counter, page_anon
@@ -38,6 +38,7 @@ def zap_pte_range(
     pte_pfn = arch.pte_pfn
     first, last = pte_range(mm, pmd, start, end)
     rss = [0, 0, 0, 0]
+    freed: list[int] = []
     for index, pte in enumerate(words[first:last].tolist(), first):
         if not pte:
             continue
@@ -54,8 +55,15 @@ def zap_pte_range(
         if not page_anon(page) and arch.pte_dirty(pte):
             page.flags |= PG_DIRTY
         rss[mm_counter(page)] -= 1
+        if page.refcount == 1 and page.mapcount == 1 and not page.flags & PG_MLOCKED:
+            # The usual end of an anonymous page, without the calls below: nobody else has it.
+            page.refcount = page.mapcount = 0
+            mem_map[page.pfn] = None
+            freed.append(page.pfn)
+            continue
         page_remove_rmap(system, page)
         put_page(system, page)
+    system.zone.pcp.extend(freed)
     add_mm_rss_vec(mm, rss)
     mm.tlb_flush_pending = True
 

@@ -1,6 +1,7 @@
 """The buddy allocator (mm/page_alloc.c): frames of guest RAM by powers of two, and the `Page` of each frame in use.
 
-    zone.pcp          stack of single free frames; order 0 is served from here and returned to here
+    zone.pcp          stack of single free frames; order 0 is served from here and returned to here, and it goes back
+                      to the lists when a larger block is wanted and none is free
     zone.free_area[k] free blocks of 2**k frames, naturally aligned; a freed block merges with its buddy (pfn ^ 2**k)
 
 A frame that was never handed out still holds the zeroes of fresh host memory, and `alloc_page(zero=True)` does not
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from mm.system import System
 
 MAX_ORDER = 11  # largest block: 2**10 frames
-PCP_BATCH = 31  # frames moved between pcp and the buddy lists at a time
-PCP_HIGH = 6 * PCP_BATCH
 
 
 class Zone:
@@ -163,13 +162,7 @@ def free_page(system: System, page: Page) -> None:
         raise KernelBug(f"frame {pfn:#x} is freed with mapcount {page.mapcount}, flags {page.flags:#x}")
     page.refcount = 0
     system.mem_map[pfn] = None
-    zone = system.zone
-    pcp = zone.pcp
-    pcp.append(pfn)
-    if len(pcp) > PCP_HIGH:
-        for cold in pcp[:PCP_BATCH]:
-            _free_one_page(zone, cold, 0)
-        del pcp[:PCP_BATCH]
+    system.zone.pcp.append(pfn)
 
 
 def get_page(page: Page) -> None:
