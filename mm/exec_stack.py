@@ -23,7 +23,6 @@ from mm.errors import Errno
 from mm.flags import READ_IMPLIES_EXEC, VM_EXEC, VM_STACK_INCOMPLETE_SETUP
 from mm.mprotect import mprotect_fixup
 from mm.pgtable import free_pgd_range
-from mm.stack import expand_stack
 from mm.types import VmAreaStruct
 from mm.vma_adjust import _vma_adjust
 from mm.vma_tree import insert_vm_struct
@@ -126,6 +125,6 @@ def setup_arg_pages(
     else:
         stack_base = vma.vm_start - _STACK_EXPAND
     mm.start_stack = p
-    if expand_stack(vma, stack_base):
+    if mm.ops.expand_stack(vma, stack_base):
         raise Errno(errno.EFAULT)
     return p

@@ -116,7 +116,7 @@ def find_extend_vma(mm: MmStruct, addr: int) -> VmAreaStruct | None:
     start = vma.vm_start
     if start <= addr:
         return vma
-    if not vma.vm_flags & VM_GROWSDOWN or expand_stack(vma, addr):
+    if not vma.vm_flags & VM_GROWSDOWN or mm.ops.expand_stack(vma, addr):
         return None
     if vma.vm_flags & VM_LOCKED:
         from mm.gup import populate_vma_page_range
