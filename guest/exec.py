@@ -134,7 +134,9 @@ class Bprm:
     # -- what the formats ask for
 
     def open_exec(self, name: bytes) -> Any:
-        """A file to be executed, writers denied."""
+        """A file to be executed, writers denied. An empty name is the working directory, which nobody executes."""
+        if not name:
+            raise Errno(errno.EACCES)
         return self.task.kernel.vfs.open_exec(self.task, name)
 
     def close(self, file: Any) -> None:

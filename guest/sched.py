@@ -121,6 +121,9 @@ def sleep_on(
     task.state = TASK_KILLABLE if killable else TASK_INTERRUPTIBLE
     task.waiting_on = queues
     task.deadline = deadline
+    if deadline is not None:
+        timers = task.kernel.timers
+        timers.next = min(timers.next, deadline)
     for queue in queues:
         queue.tasks.append(task)
     raise Block
