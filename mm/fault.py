@@ -34,7 +34,7 @@ def report_fault(
 
 
 def pagefault_out_of_memory(task: TaskStruct, trap_nr: int, error_code: int, address: int) -> FaultSignal:
-    """No frame was left for a fault: the task that asked is killed (out_of_memory() with one candidate)."""
+    """No frame was left for a fault. DEVIATION D4: the task that asked is killed, not the one with the worst score."""
     from mm.arch import FaultSignal
 
     task.system.oom_kill += 1

@@ -10,6 +10,8 @@ The mlocked mark is the head's alone, and stands for all of them in nr_mlock.
     split_huge_page             the block becomes single pages, in every address space
 
 With each huge entry goes one PTE table in reserve (`mm.deposited`), so that splitting needs no memory.
+
+DEVIATION D3: there is no khugepaged: small pages of an advised area never become a huge one later.
 """
 
 from __future__ import annotations

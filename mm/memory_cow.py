@@ -6,8 +6,9 @@
     page of a private file mapping  copy: the page becomes anonymous
     page of a shared mapping        reuse, and the file's page is dirty
 
-"One user" is 5.10's rule: one reference and one mapping. A copy that a page in Linux's per-CPU LRU batch would cause
-(one more reference) is not imitated: which frame holds the data is all that differs.
+"One user" is 5.10's rule: one reference and one mapping. DEVIATION D1: the copies that Linux makes because a page still
+sits in a per-CPU LRU batch (one more reference), or is a part of a huge page, are not made: which frame holds the data
+is all that differs.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The guest's files are all of this kind, as on the oracle, whose root file system is tmpfs. A file that exists on the
 host has a `backing` (its bytes, which never change): on Linux all its pages would be cached since boot, so here every
-page below its end counts as cached, and gets a frame when one is needed (`find_page`).
+page below its end counts as cached, and gets a frame when one is needed (`find_page`). DEVIATION D2: the frames such a
+file does not need yet are free memory here, and are not counted as committed.
 
     shmem_getpage(mapping, index, sgp)   one page, made if the kind of access allows
     shmem_read / shmem_write             read() and write()
