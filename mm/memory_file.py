@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from mm.errors import KernelBug
 from mm.flags import (
     FAULT_FLAG_MKWRITE,
     FAULT_FLAG_WRITE,
@@ -152,7 +153,7 @@ def do_shared_fault(vmf: VmFault) -> int:
 def _faulted_page(vmf: VmFault) -> Page:
     """The page ->fault() promised."""
     if vmf.page is None:
-        raise AssertionError(f"->fault() of {vmf.vma!r} left no page")
+        raise KernelBug(f"->fault() of {vmf.vma!r} left no page", vmf.vma.vm_mm)
     return vmf.page
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
-from mm.errors import Errno
+from mm.errors import Errno, KernelBug
 from mm.filemap import add_to_page_cache, delete_from_page_cache, filemap_map_pages, flush_dcache_page
 from mm.flags import (
     PG_DIRTY,
@@ -344,7 +344,7 @@ def shmem_write(mapping: AddressSpace, pos: int, data: bytes | memoryview) -> in
                 return done
             raise
         if page is None:
-            raise AssertionError("SGP_WRITE always finds a page")
+            raise KernelBug("SGP_WRITE found no page")
         start = page.pfn * size
         if not page.flags & PG_UPTODATE:
             if length < size:
