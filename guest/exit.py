@@ -84,7 +84,9 @@ def _become_leader(task: Task, leader: Task) -> None:
     task.real_parent = parent
     if kernel.first is leader:
         kernel.first = task
-    leader.exit_state = TASK_DEAD
+    leader.state = leader.exit_state = TASK_DEAD
+    leader.sighand.count -= 1
+    task.signal.threads.remove(leader)
 
 
 def exec_mm_release(task: Task) -> None:
@@ -160,10 +162,9 @@ def release_resources(task: Task, code: int) -> None:
     _exit_notify(task, group_dead)
     if kernel.system.listener is not None:
         kernel.system.listener(Exit(task.pid, code))
-    if task is kernel.first or (task.group_leader is kernel.first and group_dead):
-        leader = kernel.first
-        status = signal.group_exit_code if signal.flags & SIGNAL_GROUP_EXIT else leader.exit_code
-        kernel.exit_status = status
+    if group_dead and task.group_leader is kernel.first:
+        dying = signal.flags & SIGNAL_GROUP_EXIT
+        kernel.exit_status = signal.group_exit_code if dying else kernel.first.exit_code
     if kernel.current is task:
         kernel.need_resched = True
 
