@@ -1,8 +1,8 @@
 """/proc/sys: settings of mm/ and guest/ under the kernel's names (kernel/sysctl.c, fs/proc/proc_sysctl.c).
 
 A setting lives where it is used (`System`, `Kernel`); what nothing uses yet is kept in `kernel.sysctls`, so a program
-reads back what it wrote. Parsing is proc_dointvec's: blanks, a number in C notation, blanks; a write that does not start
-at position 0 changes nothing and succeeds.
+reads back what it wrote. Parsing is that of proc_dointvec: blanks, a number in C notation, blanks; a write that does
+not start at position 0 changes nothing and succeeds.
 """
 
 from __future__ import annotations

@@ -398,7 +398,7 @@ def sys_lseek(task: Task, fd: int, offset: int, whence: int) -> int:
     file = task.files.get(s32(fd))
     if s32(whence) > SEEK_HOLE or s32(whence) < 0:
         raise Errno(errno.EINVAL)
-    if not file.f_mode & FMODE_LSEEK and not file.stream:
+    if not file.f_mode & FMODE_LSEEK:
         raise Errno(errno.ESPIPE)
     pos: int = file.llseek(task, s64(offset), s32(whence))
     return pos

@@ -18,6 +18,7 @@ from guest.pipe import FIONREAD, send_sigpipe
 from guest.sched import HostWait, sleep_on
 from guest.vfs_flags import (
     DEFAULT_POLLMASK,
+    FMODE_LSEEK,
     FMODE_READ,
     FMODE_WRITE,
     O_NONBLOCK,
@@ -110,6 +111,8 @@ class HostStream(OpenFile):
         self.fd = fd
         self.isatty = os.isatty(fd)
         self.always_ready = stat.S_ISREG(inode.i_mode)
+        if self.always_ready:
+            self.f_mode |= FMODE_LSEEK
         self.left = b""  # read from the host, not yet taken by the guest
         self.read_wait = HostWait(fd)
         self.write_wait = HostWait(fd, write=True)

@@ -80,7 +80,16 @@ def test_truncated_content_does_not_come_back(folder: pathlib.Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/../secret", "/../../secret", "/abs", "/rel", "/dirlink/secret", "/d/../../secret", "/chain/secret", "/d/e/up/secret"],
+    [
+        "/../secret",
+        "/../../secret",
+        "/abs",
+        "/rel",
+        "/dirlink/secret",
+        "/d/../../secret",
+        "/chain/secret",
+        "/d/e/up/secret",
+    ],
 )
 def test_no_path_leaves_the_root(folder: pathlib.Path, path: str) -> None:
     outside = folder.parent
