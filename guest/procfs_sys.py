@@ -168,7 +168,7 @@ def show_meminfo(inode: ProcInode, task: Task) -> str:
         )
     )
     text += f"VmallocTotal:   {abi.vmalloc_kb(task):8} kB\n" + kb("VmallocUsed", 0) + kb("VmallocChunk", 0)
-    text += kb("Percpu", 0) + abi.meminfo_middle(task)
+    text += kb("Percpu", 0) + str(abi.meminfo_middle(task))
     for label in ("AnonHugePages", "ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped"):
         text += kb(label, 0)
     for label in ("Total", "Free", "Rsvd", "Surp"):

@@ -8,10 +8,13 @@ import pytest
 from guest_world import World
 
 # What a real Linux 5.10.262 printed on the oracle (busybox cat /proc/self/status), numbers replaced.
-STATUS = """Name Umask State Tgid Ngid Pid PPid TracerPid Uid Gid FDSize Groups NStgid NSpid NSpgid NSsid VmPeak VmSize VmLck VmPin
-VmHWM VmRSS RssAnon RssFile RssShmem VmData VmStk VmExe VmLib VmPTE VmSwap HugetlbPages CoreDumping THP_enabled Threads
-SigQ SigPnd ShdPnd SigBlk SigIgn SigCgt CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Speculation_Store_Bypass
-Cpus_allowed Cpus_allowed_list voluntary_ctxt_switches nonvoluntary_ctxt_switches""".split()
+STATUS = (
+    "Name Umask State Tgid Ngid Pid PPid TracerPid Uid Gid FDSize Groups NStgid NSpid NSpgid NSsid VmPeak "
+    "VmSize VmLck VmPin VmHWM VmRSS RssAnon RssFile RssShmem VmData VmStk VmExe VmLib VmPTE VmSwap "
+    "HugetlbPages CoreDumping THP_enabled Threads SigQ SigPnd ShdPnd SigBlk SigIgn SigCgt CapInh CapPrm "
+    "CapEff CapBnd CapAmb NoNewPrivs Speculation_Store_Bypass Cpus_allowed Cpus_allowed_list "
+    "voluntary_ctxt_switches nonvoluntary_ctxt_switches"
+)
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def name(result: int) -> str:
 
 def test_status_has_linux_fields_in_linux_order(world: World) -> None:
     text = world.cat("/proc/self/status").decode()
-    assert [line.partition(":")[0] for line in text.splitlines()] == STATUS
+    assert [line.partition(":")[0] for line in text.splitlines()] == STATUS.split()
     assert re.search(r"^VmSize:\t {4}1024 kB$", text, re.MULTILINE)
     assert "Groups:\t \n" in text
 
@@ -79,7 +82,8 @@ def test_small_reads_give_the_same_text(world: World) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (b"2", 2), (b" 1\n", 1), (b"0x1\n", 1), (b"3", "EINVAL"), (b"-1", "EINVAL"), (b"x", "EINVAL"), (b"1x", "EINVAL"),
+        (b"2", 2), (b" 1\n", 1), (b"0x1\n", 1), (b"3", "EINVAL"), (b"-1", "EINVAL"), (b"x", "EINVAL"),
+        (b"1x", "EINVAL"),
         (b"\n", "EINVAL"), (b"01", 1), (b"99999999999999999999999999", "EINVAL"),
     ],
 )  # fmt: skip
@@ -123,7 +127,7 @@ def test_links(world: World) -> None:
     assert world.cat(f"/proc/self/fd/{fd}") == b"found"  # the link jumps, whatever the name
     assert readlink("/proc/self/cwd") == b"/"
     assert name(world.call("readlink", "/proc/self/fd/77", buf, 100)) == "ENOENT"
-    assert b"pos:\t5\nflags:\t0100002\nmnt_id:\t16\n" == world.cat(f"/proc/self/fdinfo/{fd}")
+    assert world.cat(f"/proc/self/fdinfo/{fd}") == b"pos:\t5\nflags:\t0100002\nmnt_id:\t16\n"
 
 
 def test_other_users_see_little(world: World) -> None:
