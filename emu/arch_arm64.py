@@ -231,7 +231,7 @@ class Arm64Engine(Engine):
         system_call, page_fault, sync_mm = kernel.system_call, kernel.page_fault, self.sync_mm
 
         def interrupt(_: int, number: int) -> None:
-            if self._left:
+            if self.left:
                 stop(handle)
                 return
             try:
@@ -239,7 +239,7 @@ class Arm64Engine(Engine):
                 if number == EXCP_SWI:
                     system_call()
                     if kernel.need_resched:
-                        self._left = True
+                        self.left = True
                         stop(handle)
                         return
                     mm = kernel.current.mm
@@ -253,7 +253,7 @@ class Arm64Engine(Engine):
                 else:
                     self._exception(kernel, halves[syndrome])
                 if kernel.need_resched:
-                    self._left = True
+                    self.left = True
                     stop(handle)
                     return
                 mm = kernel.current.mm

@@ -250,7 +250,7 @@ class X86Engine(Engine):
         eflags_pointer, eflags_number = byref(eflags), c_int(REG_EFLAGS)
 
         def syscall() -> None:
-            if self._left:  # the rest of a block whose run is over
+            if self.left:  # the rest of a block whose run is over
                 stop(handle)
                 return
             try:
@@ -260,7 +260,7 @@ class X86Engine(Engine):
                 regs[R11] = eflags.value
                 system_call()
                 if kernel.need_resched:
-                    self._left = True
+                    self.left = True
                     stop(handle)
                     return
                 mm = kernel.current.mm
@@ -272,7 +272,7 @@ class X86Engine(Engine):
                 self._fail(e)
 
         def interrupt(_: int, vector: int) -> None:
-            if self._left:
+            if self.left:
                 stop(handle)
                 return
             try:
@@ -287,7 +287,7 @@ class X86Engine(Engine):
                 else:
                     self._exception(kernel, vector, halves[error], halves[soft])
                 if kernel.need_resched:
-                    self._left = True
+                    self.left = True
                     stop(handle)
                     return
                 mm = kernel.current.mm
@@ -304,11 +304,11 @@ class X86Engine(Engine):
 
         def port(*_: Any) -> int:
             """IN and OUT do not end a block: what follows in it must not touch memory or leave a trace in registers."""
-            if not self._left:
+            if not self.left:
                 save(handle, context)
                 halves[soft] = 0
                 kernel.arch.exception(kernel, GP_VECTOR, 0, 0)  # type: ignore[attr-defined]
-                self._left = True
+                self.left = True
                 self._flush = True
                 self._write_register(REG_CR3, self._boot_root)
                 stop(handle)

@@ -93,7 +93,7 @@ class Engine:
         self.context = c_void_p()
         self._hooks: list[tuple[Any, c_size_t]] = []
         self._failure: BaseException | None = None
-        self._left = False  # a hook asked to leave: the context bytes are current
+        self.left = False  # a hook asked to leave: the context bytes are current
         self._flush = False
         self._counter: Any = None  # (words of Unicorn's own structure, index of its instruction counter)
         self._open()
@@ -188,7 +188,7 @@ class Engine:
 
         A run that ends at its first fetch shows the limit (`emu_count`); the word before it is `emu_counter`.
         """
-        self._left = True  # hooks stop at once
+        self.left = True  # hooks stop at once
         check(uc_emu_start(self.handle, BOOT_FAULT, 0, 0, COUNT_MARKER), "a counted run")
         size = ctypes.PyDLL(None).malloc_usable_size
         size.restype, size.argtypes = c_size_t, [c_void_p]
@@ -218,7 +218,7 @@ class Engine:
         """
         if count and self._counter is None:
             self._find_counter()
-        self._left = False
+        self.left = False
         handle = self.handle
         self._prepare()
         uc_context_restore(handle, self.context)
@@ -229,7 +229,7 @@ class Engine:
         if mm is not None and (mm.tlb_flush_pending or mm.icache_pending):
             self.sync_mm(mm)
         status = uc_emu_start(handle, self.regs[self.PC], 0, 0, count)
-        if not self._left:
+        if not self.left:
             uc_context_save(handle, self.context)
             self._settle()
         if self._failure is not None:
@@ -251,7 +251,7 @@ class Engine:
         """An exception ended a hook: stop, and let `run` raise it."""
         if self._failure is None:
             self._failure = error
-        self._left = True
+        self.left = True
         uc_emu_stop(self.handle)
 
     def executed(self, count: int) -> int:

@@ -340,6 +340,7 @@ class Machine:
             count = self._slice(budget)
             if self._stop:
                 break
+            kernel.counting = count > 0
             engine.run(count)
             if count:
                 executed = engine.executed(count)
@@ -350,8 +351,10 @@ class Machine:
                     if budget <= 0:
                         self._stop = self._stop or "max_instructions"
                 self._solo -= executed
-                if executed >= count and not kernel.need_resched and not self._stop and kernel.wants_quantum():
+                if executed >= count and not engine.left and kernel.wants_quantum():
                     kernel.quantum_expired(executed)
+                else:
+                    kernel.account(executed)
         return not any(task is not kernel.init and not task.exit_state for task in kernel.tasks.values())
 
     def _slice(self, budget: int | None) -> int:
@@ -360,9 +363,10 @@ class Machine:
         Counting and not counting need differently translated code, and changing over throws all of it away. So a task
         that is alone again goes on counted for a while, in case another wakes up.
         """
-        if self.kernel.wants_quantum():
+        kernel = self.kernel
+        if kernel.wants_quantum():
             self._solo = SOLO_SLICE
-            count = self.kernel.quantum
+            count = kernel.slice()
         elif self._solo > 0:
             count = self._solo
         else:

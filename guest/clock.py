@@ -9,6 +9,7 @@ from __future__ import annotations
 NSEC_PER_SEC = 1_000_000_000
 TICK_NSEC = NSEC_PER_SEC // 250  # CONFIG_HZ=250
 TRAP_NSEC = 1_000  # what one trap is taken to cost
+INSTRUCTION_NSEC = 10  # and one counted instruction: about what emulating it takes, so that alarms come when expected
 WAKE_NSEC = 50_000  # from a timer's expiry until an idle CPU runs the task it wakes
 EPOCH_NSEC = 1_700_000_000 * NSEC_PER_SEC  # CLOCK_REALTIME when the machine starts
 

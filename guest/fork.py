@@ -76,7 +76,7 @@ def kernel_clone(task: Task, args: CloneArgs) -> int:
             task.wait_state["vfork"] = child
         if task.system.listener is not None:
             task.system.listener(Fork(task.pid, child.pid, flags | args.exit_signal))
-        task.kernel.run_queue.append(child)
+        task.kernel.enqueue(child)
     if "vfork" in task.wait_state:
         pid = child.pid
         try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from guest.clock import NSEC_PER_SEC, TRAP_NSEC, WAKE_NSEC, Clock
+from guest.clock import INSTRUCTION_NSEC, NSEC_PER_SEC, TRAP_NSEC, WAKE_NSEC, Clock
 from guest.cred import CAP_FULL_SET, Cred
 from guest.events import SyscallEnter, SyscallExit, TaskSwitch
 from guest.rng import Rng
@@ -65,12 +65,13 @@ class Kernel:
         self.rng = Rng(config.seed)  # getrandom, AT_RANDOM
         self.aslr_rng = Rng(config.aslr or 0)
         self.randomize_va_space = 0 if config.aslr is None else 2
-        self.quantum = 10_000_000  # instructions a task may run while others wait
+        self.quantum = 1_000_000  # instructions a task may run while others wait
         self.hz = 250
         self.tasks: dict[int, Task] = {}  # every task by pid, zombies too, oldest first
         self.current: Task = None  # type: ignore[assignment] # set by start() before anyone looks
         self.run_queue: deque[Task] = deque()
         self.need_resched = False
+        self.counting = False  # the engine counts the running task's instructions, and will stop it
         self.exit_status: int | None = None  # of the first program, as wait4 shows it
         self.last_fatal: Any = None  # (pid, SigInfo) of the last signal that killed
         self.unknown_calls: dict[int, int] = {}  # system call number -> how often refused with ENOSYS
@@ -339,9 +340,21 @@ class Kernel:
                 if task in queue.tasks:
                     queue.tasks.remove(task)
             task.waiting_on = ()
-            task.deadline = None
             task.state = TASK_RUNNING
-            self.run_queue.append(task)
+            self.enqueue(task)
+            if task.deadline is not None:
+                task.deadline = None
+                self.timers.recompute()
+
+    def enqueue(self, task: Task) -> None:
+        """One more task wants the CPU; the running one must be interruptible from now on."""
+        self.run_queue.append(task)
+        self.need_quantum()
+
+    def need_quantum(self) -> None:
+        """The running task must not run without limit any more: leave the engine, so that it goes on counted."""
+        if not self.counting:
+            self.need_resched = True
 
     def yield_current(self) -> None:
         """sched_yield(): behind everybody who is runnable."""
@@ -354,14 +367,25 @@ class Kernel:
         return len(self.run_queue) + (1 if self.current.state == TASK_RUNNING else 0)
 
     def wants_quantum(self) -> bool:
-        """Whether a task that runs on must be interrupted: others wait, or a timer is armed."""
+        """Whether a task that runs on must be interrupted: others wait, or a timer or sleep will end."""
         return bool(self.run_queue) or self.timers.armed()
 
+    def slice(self) -> int:
+        """How many instructions the running task may execute before the kernel looks again."""
+        count = self.quantum
+        if self.timers.armed():
+            count = min(count, max(1000, (self.timers.next - self.clock.now) // INSTRUCTION_NSEC + 1))
+        return count
+
+    def account(self, instructions: int) -> None:
+        """The running task executed so many: time passes."""
+        self.clock.now += instructions * INSTRUCTION_NSEC
+        self.current.utime += instructions * INSTRUCTION_NSEC
+
     def quantum_expired(self, instructions: int) -> None:
-        """The engine ran a whole slice (`instructions`, 1 ns each): time passes, the next task's turn comes."""
+        """The engine ran a whole slice of so many: time passes, the next task's turn comes."""
         task = self.current
-        self.clock.now += instructions
-        task.utime += instructions
+        self.account(instructions)
         self.end_trap(task)
         if self.run_queue and task.state == TASK_RUNNING:
             task.nivcsw += 1

@@ -35,7 +35,7 @@ class Timers:
             self.signals.append(signal)
         elif not wanted and signal in self.signals:
             self.signals.remove(signal)
-        self._recompute()
+        self.recompute()
 
     def drop(self, signal: SignalStruct) -> None:
         """The process is gone (exit_itimers())."""
@@ -57,9 +57,13 @@ class Timers:
                     pending.signal &= ~(1 << (signo - 1))
         self.update(signal)
 
-    def _recompute(self) -> None:
+    def recompute(self) -> None:
+        """Find the earliest expiry."""
         self.next = NEVER
         now = self.kernel.clock.now
+        for task in self.kernel.tasks.values():
+            if task.deadline is not None and task.deadline < self.next:
+                self.next = task.deadline
         for signal in self.signals:
             if signal.it_real_expires:
                 self.next = min(self.next, signal.it_real_expires)
@@ -70,6 +74,8 @@ class Timers:
             for timer in signal.posix_timers.values():
                 if timer.expires:
                     self.next = min(self.next, timer.expires)
+        if self.next != NEVER:
+            self.kernel.need_quantum()
 
     @staticmethod
     def cpu_time(signal: SignalStruct, which: int) -> int:
@@ -101,7 +107,7 @@ class Timers:
                     timer.fire(self.kernel, signal)
             if not (signal.it_real_expires or signal.it[0][0] or signal.it[1][0] or signal.posix_timers):
                 self.signals.remove(signal)
-        self._recompute()
+        self.recompute()
         if self.next <= now:
             self.next = now + 1
         self.kernel.expire_sleeps()
