@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import MutableSequence
 
 
 class Cpu(Protocol):
