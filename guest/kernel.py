@@ -99,6 +99,7 @@ class Kernel:
         arch = self.arch
         self.table = Table(arch.name, arch.arguments)
         self.calls: list[Entry | None] = self.table.entries
+        self.call_count = len(self.calls)
         self.number_register = arch.number
         self.number_mask = arch.number_mask
         self.result_register = arch.result
@@ -193,22 +194,19 @@ class Kernel:
         if self.system.listener is not None:
             self._observed_call(task, number)
             return
+        entry = self.calls[number] if number < self.call_count else None
+        if entry is None:
+            entry = self.table.resolve(number)
         try:
-            entry = self.calls[number]
-            regs[self.result_register] = entry.handler(task, *entry.fetch(regs)) & RESULT_MASK  # type: ignore[union-attr]
+            if entry is None:
+                self._unknown(number)
+            else:
+                regs[self.result_register] = entry.handler(task, *entry.fetch(regs)) & RESULT_MASK
         except Errno as e:
             regs[self.result_register] = -e.number & RESULT_MASK
         except (Block, Restart, TaskExit) as e:
             self._not_returned(task, e)
             return
-        except (IndexError, AttributeError):
-            # Only the lookup may fail so; an error inside a handler is ours and must be seen.
-            if number < len(self.calls) and self.calls[number] is not None:
-                raise
-            if self.table.resolve(number) is not None:
-                self.system_call()
-                return
-            self._unknown(number)
         if task.wait_state:
             task.wait_state = {}
         if task.sigpending or clock.now >= self.timers.next:
@@ -226,7 +224,7 @@ class Kernel:
         emit = self.system.listener
         if emit is not None:
             emit(SyscallEnter(task.pid, number, name, args, task.in_call))
-        entry = (self.calls[number] or self.table.resolve(number)) if number < len(self.calls) else None
+        entry = (self.calls[number] or self.table.resolve(number)) if number < self.call_count else None
         stop: Exception | None = None
         if entry is None:
             self._unknown(number)
@@ -510,8 +508,8 @@ class Kernel:
         return total
 
     def notify_signalfd(self, task: Task) -> None:
-        """Wake readers of signalfds of the process."""
-        queue = self.sysctls.get("signalfd")
+        """signalfd_notify(): wake readers of signalfds of the process."""
+        queue = task.sighand.signalfd_wqh
         if queue is not None:
             queue.wake_all()
 
