@@ -50,6 +50,7 @@ from emu.uclib import (
 )
 from mm.flags import PG_RESERVED
 from mm.page_alloc import alloc_page
+from mm.pgtable import pte_offset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -285,11 +286,19 @@ class Engine:
         """Drop translated code of pages whose bytes the host has written (arm64's __sync_icache_dcache).
 
         A page that is not mapped for execution any more must not be named to Unicorn: it would leave a fault behind.
+        Unicorn translates the address as a fetch would, which marks the entry accessed; the program has not, so the
+        entry is put back, and the MMU must look at it again.
         """
         size = mm.arch.page_size
+        words = mm.system.words
         for address in mm.icache_pending:
             if self._fetchable(mm, address):
+                index = pte_offset(mm, address)
+                entry = words[index] if index >= 0 else 0
                 uc_ctl(self.handle, CTL_TB_REMOVE_CACHE, c_uint64(address), c_uint64(address + size))
+                if index >= 0 and words[index] != entry:
+                    words[index] = entry
+                    uc_ctl(self.handle, CTL_TLB_FLUSH)
         mm.icache_pending.clear()
 
     def _fetchable(self, mm: MmStruct, address: int) -> bool:
