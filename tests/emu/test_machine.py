@@ -296,6 +296,35 @@ def test_machines_that_cannot_be(options: dict[str, Any], message: str) -> None:
     assert "\n" not in str(error.value)
 
 
+# setitimer(ITIMER_REAL, 20 ms), then a loop without system calls
+ALARM = {
+    "x86_64": bytes.fromhex("31ff 488d350c000000 31d2 b826000000 0f05 ebfe 90") + struct.pack("<4Q", 0, 0, 0, 20000),
+    "aarch64": struct.pack("<7I", 0xD2800000, 0x100000C1, 0xD2800002, 0xD2800CE8, 0xD4000001, 0x14000000, 0xD503201F)
+    + struct.pack("<4Q", 0, 0, 0, 20000),
+}
+# fork; the child spins; the parent sleeps 10 ms, kills it, waits for it, exits with 5
+SPINNING_CHILD = bytes.fromhex(
+    "b839000000 0f05 85c0 7502 ebfe 89c3 488d3d36000000 31f6 b823000000 0f05"
+    "89df be09000000 b83e000000 0f05 31ff 48ffcf 31f6 31d2 4531d2 b83d000000 0f05 bf05000000 b8e7000000 0f05 90"
+) + struct.pack("<QQ", 0, 10_000_000)
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_a_timer_ends_a_loop(arch: str) -> None:
+    m = machine(arch, ALARM)
+    assert m.run(timeout=60) == Exit(0, signal.SIGALRM, "exit")
+
+
+def test_a_sleeper_gets_the_processor_back() -> None:
+    """A child that never enters the kernel does not keep its parent from waking up, and it is so every time."""
+    times = set()
+    for _ in range(3):
+        m = machine("x86_64", {"x86_64": SPINNING_CHILD})
+        assert m.run(timeout=60) == Exit(5, 0, "exit")
+        times.add((m.kernel.clock.now, m.kernel.context_switches))
+    assert len(times) == 1
+
+
 def test_no_program() -> None:
     with pytest.raises(PagewalkError, match="no program is loaded"):
         Machine("x86_64", ram=8 << 20).run()
