@@ -225,7 +225,7 @@ class Engine:
         uc_context_restore(handle, self.context)
         if self._flush:
             self._flush = False
-            uc_ctl(handle, CTL_TLB_FLUSH)
+            self._flush_tlb()
         mm = self.kernel.current.mm
         if mm is not None and (mm.tlb_flush_pending or mm.icache_pending):
             self.sync_mm(mm)
@@ -278,9 +278,18 @@ class Engine:
         """Do at once what `mm` asks of the MMU: the flush of this trap, then the pages that became code."""
         if mm.tlb_flush_pending:
             mm.tlb_flush_pending = False
-            uc_ctl(self.handle, CTL_TLB_FLUSH)
+            self._flush_tlb()
         if mm.icache_pending:
             self._sync_icache(mm)
+
+    def _flush_tlb(self) -> None:
+        """Make the MMU forget its translations, and say so."""
+        uc_ctl(self.handle, CTL_TLB_FLUSH)
+        system = self.system
+        if system.listener is not None:
+            from mm.events import TlbFlush
+
+            system.listener(TlbFlush(self.kernel.current.pid))
 
     def _sync_icache(self, mm: MmStruct) -> None:
         """Drop translated code of pages whose bytes the host has written (arm64's __sync_icache_dcache).

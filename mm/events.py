@@ -126,12 +126,13 @@ class VmaSplit(VmaEvent):
 
 
 class PteSet(Event):
-    """A leaf entry of the page tables was written by the memory manager (not by the MMU)."""
+    """The memory manager (not the MMU) changed the leaf entry that serves `address` in the tables below `root`."""
 
-    __slots__ = ("address", "new", "old")
+    __slots__ = ("address", "new", "old", "root")
     kind = "pte_set"
 
-    def __init__(self, address: int, old: int, new: int) -> None:
+    def __init__(self, root: int, address: int, old: int, new: int) -> None:
+        self.root = root  # pfn of the address space's root table
         self.address = address
         self.old = old
         self.new = new

@@ -13,7 +13,7 @@ from mm.flags import PG_DCACHE_CLEAN, PG_EXEC_MAPPED, PG_UPTODATE
 from mm.memory_rss import add_mm_counter_fast, mm_counter_file
 from mm.page_alloc import put_page
 from mm.page_rmap import rmap_walk
-from mm.pgtable import pte_alloc_map
+from mm.pgtable import pte_alloc_map, report_pte
 from mm.types import AddressSpace, Page, VmFault
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def filemap_map_pages(vmf: VmFault, start_pgoff: int, end_pgoff: int) -> None:
         entry = arch.mk_pte(page.pfn, prot)
         arch.sync_icache(mm, page, address + ((pgoff - start_pgoff) << arch.page_shift), entry)
         words[vmf.pte + pgoff - start_pgoff] = entry
+        if mm.system.listener is not None:
+            report_pte(mm, address + ((pgoff - start_pgoff) << arch.page_shift), 0, entry)
 
 
 def flush_dcache_page(system: System, page: Page) -> None:

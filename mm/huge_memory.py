@@ -37,7 +37,7 @@ from mm.flags import (
 )
 from mm.page_alloc import alloc_pages, put_page
 from mm.page_rmap import NEW_ANON_FLAGS, clear_page_mlock, mlock_vma_page, page_remove_rmap, rmap_areas, vma_address
-from mm.pgtable import alloc_table, free_table, pmd_offset
+from mm.pgtable import alloc_table, free_table, pmd_offset, report_pte, report_ptes
 from mm.rmap import anon_vma_prepare
 
 if TYPE_CHECKING:
@@ -123,6 +123,8 @@ def do_huge_pmd_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, fl
     deposit(mm, table)
     system.words[pmd] = entry
     system.fault_result = "huge"
+    if system.listener is not None:
+        report_pte(mm, haddr, 0, entry)
     return 0
 
 
@@ -149,15 +151,19 @@ def _new_huge_page(vma: VmAreaStruct, haddr: int) -> int:
     return head.pfn
 
 
-def huge_pmd_set_accessed(mm: MmStruct, flags: int, pmd: int) -> None:
+def huge_pmd_set_accessed(mm: MmStruct, address: int, flags: int, pmd: int) -> None:
     """A fault on a huge entry that allows the access: Accessed and Dirty."""
     arch = mm.arch
+    system = mm.system
     write = bool(flags & FAULT_FLAG_WRITE)
-    entry = arch.pte_mkyoung(mm.system.words[pmd])
+    old = system.words[pmd]
+    entry = arch.pte_mkyoung(old)
     if write:
         entry = arch.pte_mkdirty(entry)
-    changed = arch.ptep_set_access_flags(mm.system.words, pmd, entry, write)
-    mm.system.fault_result = "access" if changed else "spurious"
+    changed = arch.ptep_set_access_flags(system.words, pmd, entry, write)
+    system.fault_result = "access" if changed else "spurious"
+    if system.listener is not None:
+        report_pte(mm, address & arch.pmd_mask, old, system.words[pmd])
     mm.tlb_flush_pending = True
 
 
@@ -165,15 +171,17 @@ def do_huge_pmd_wp_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: in
     """Serve a write to a read-only huge entry; VM_FAULT_FALLBACK when it was split and the PTE's fault goes on."""
     arch = mm.arch
     system = mm.system
-    entry = system.words[pmd]
+    old = system.words[pmd]
     if not flags & FAULT_FLAG_USER:
         mm.tlb_flush_pending = True
-    if not is_huge_zero_pmd(system, entry) and max(page.mapcount for page in huge_page(mm, entry)) <= 1:
-        entry = arch.pte_mkdirty(arch.pte_mkyoung(entry))
+    if not is_huge_zero_pmd(system, old) and max(page.mapcount for page in huge_page(mm, old)) <= 1:
+        entry = arch.pte_mkdirty(arch.pte_mkyoung(old))
         if vma.vm_flags & VM_WRITE:
             entry = arch.pte_mkwrite(entry)
         arch.ptep_set_access_flags(system.words, pmd, entry, True)
         system.fault_result = "cow-reuse"
+        if system.listener is not None:
+            report_pte(mm, address & arch.pmd_mask, old, system.words[pmd])
         return VM_FAULT_WRITE
     _split_huge_pmd(vma, pmd, address)
     return VM_FAULT_FALLBACK
@@ -210,6 +218,9 @@ def _split_huge_pmd(vma: VmAreaStruct, pmd: int, address: int) -> None:
     words[pmd] = table << arch.page_shift | arch.TABLE
     mm.pte_cache_key = -1
     mm.tlb_flush_pending = True
+    if system.listener is not None:
+        report_pte(mm, address & arch.pmd_mask, old, 0)
+        report_ptes(mm, address & arch.pmd_mask, first, [0] * nr)
 
 
 def split_huge_pmd_address(vma: VmAreaStruct, address: int) -> None:
@@ -238,8 +249,8 @@ def vma_adjust_trans_huge(vma: VmAreaStruct, start: int, end: int, adjust_next: 
             split_huge_pmd_address(following, border)
 
 
-def zap_huge_pmd(vma: VmAreaStruct, pmd: int) -> None:
-    """Clear a huge entry."""
+def zap_huge_pmd(vma: VmAreaStruct, pmd: int, address: int) -> None:
+    """Clear the huge entry of `address`, at index `pmd`."""
     mm = vma.vm_mm
     system = mm.system
     entry = system.words[pmd]
@@ -251,6 +262,8 @@ def zap_huge_pmd(vma: VmAreaStruct, pmd: int) -> None:
             put_page(system, page)
         mm.rss_stat[MM_ANONPAGES] -= mm.arch.hpage_pmd_nr
     zap_deposited_table(mm)
+    if system.listener is not None:
+        report_pte(mm, address, entry, 0)
 
 
 def copy_huge_pmd(dst_mm: MmStruct, src_mm: MmStruct, dst_pmd: int, src_pmd: int, address: int) -> bool:
@@ -260,34 +273,44 @@ def copy_huge_pmd(dst_mm: MmStruct, src_mm: MmStruct, dst_pmd: int, src_pmd: int
     table = alloc_table(system, "pte", address)
     if table < 0:
         return False
-    entry = system.words[src_pmd]
-    if not is_huge_zero_pmd(system, entry):
-        for page in huge_page(src_mm, entry):
+    old = system.words[src_pmd]
+    if not is_huge_zero_pmd(system, old):
+        for page in huge_page(src_mm, old):
             page.refcount += 1
             page.mapcount += 1
         dst_mm.rss_stat[MM_ANONPAGES] += arch.hpage_pmd_nr
     deposit(dst_mm, table)
-    entry = system.words[src_pmd] = arch.pte_wrprotect(entry)
+    entry = system.words[src_pmd] = arch.pte_wrprotect(old)
     system.words[dst_pmd] = arch.pte_mkold(entry)
     src_mm.tlb_flush_pending = True
+    if system.listener is not None:
+        report_pte(src_mm, address, old, entry)
+        report_pte(dst_mm, address, 0, system.words[dst_pmd])
     return True
 
 
-def change_huge_pmd(vma: VmAreaStruct, pmd: int, newprot: int) -> int:
-    """Give a huge entry another protection; how many pages that are."""
+def change_huge_pmd(vma: VmAreaStruct, pmd: int, address: int, newprot: int) -> int:
+    """Give the huge entry of `address` another protection; how many pages that are."""
     mm = vma.vm_mm
-    entry = mm.arch.pmd_modify(mm.system.words[pmd], newprot)
-    mm.system.words[pmd] = entry
+    system = mm.system
+    old = system.words[pmd]
+    system.words[pmd] = mm.arch.pmd_modify(old, newprot)
+    if system.listener is not None:
+        report_pte(mm, address, old, system.words[pmd])
     return mm.arch.hpage_pmd_nr
 
 
-def move_huge_pmd(vma: VmAreaStruct, old_pmd: int, new_pmd: int) -> None:
+def move_huge_pmd(vma: VmAreaStruct, old_pmd: int, old_addr: int, new_pmd: int, new_addr: int) -> None:
     """Move a huge entry to an empty place, and mark it soft-dirty."""
     mm = vma.vm_mm
     words = mm.system.words
-    words[new_pmd] = mm.arch.pte_mksoft_dirty(words[old_pmd])
+    old = words[old_pmd]
+    words[new_pmd] = mm.arch.pte_mksoft_dirty(old)
     words[old_pmd] = 0
     mm.tlb_flush_pending = True
+    if mm.system.listener is not None:
+        report_pte(mm, old_addr, old, 0)
+        report_pte(mm, new_addr, 0, words[new_pmd])
 
 
 def split_huge_page(system: System, page: Page) -> bool:
@@ -308,21 +331,21 @@ def split_huge_page(system: System, page: Page) -> bool:
         entry = system.words[pmd] if pmd >= 0 else 0
         if entry and arch.pmd_trans_huge(entry) and arch.pte_pfn(entry) == head.pfn:
             _split_huge_pmd(vma, pmd, vma_address(head, vma))
-            _remake_entries(vma, pmd)
+            _remake_entries(vma, pmd, vma_address(head, vma))
     for part in pages:
         part.private = None
         part.flags &= ~PG_COMPOUND
     return True
 
 
-def _remake_entries(vma: VmAreaStruct, pmd: int) -> None:
+def _remake_entries(vma: VmAreaStruct, pmd: int, address: int) -> None:
     """remove_migration_ptes() for a table that was just split off; a locked area's pages are mlocked again."""
     mm = vma.vm_mm
     arch = mm.arch
     system = mm.system
     first = (system.words[pmd] & arch.PTE_PFN_MASK) >> 3
-    for index in range(first, first + arch.hpage_pmd_nr):
-        pte = system.words[index]
+    before = system.words[first : first + arch.hpage_pmd_nr].tolist()
+    for index, pte in enumerate(before, first):
         new = arch.pte_mkold(arch.mk_pte(arch.pte_pfn(pte), vma.vm_page_prot))
         if arch.pte_soft_dirty(pte):
             new = arch.pte_mksoft_dirty(new)
@@ -332,3 +355,5 @@ def _remake_entries(vma: VmAreaStruct, pmd: int) -> None:
         page = system.mem_map[arch.pte_pfn(pte)]
         if page is not None and vma.vm_flags & VM_LOCKED:
             mlock_vma_page(system, page)
+    if system.listener is not None:
+        report_ptes(mm, address, first, before)

@@ -12,9 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mm.flags import PG_ACTIVE, PG_DIRTY, PG_LRU, PG_REFERENCED, PG_SWAPBACKED, PG_UNEVICTABLE
+from mm.lru import lru_add_drain
 from mm.memory_cow import vm_normal_page
 from mm.memory_rss import page_anon
-from mm.pgtable import pte_range, walk_pmds
+from mm.pgtable import pte_range, report_pte, report_ptes, walk_pmds
 
 if TYPE_CHECKING:
     from mm.types import Page, VmAreaStruct
@@ -31,14 +32,15 @@ def madvise_free_page_range(vma: VmAreaStruct, start: int, end: int) -> None:
     mm = vma.vm_mm
     arch = mm.arch
     words = mm.system.words
+    lru_add_drain(mm.system)
     mm.ops.find_vma(mm, start)  # walk_page_range() looks the area up, and the cache learns it
     for first, last, pmd in walk_pmds(mm, start, end):
         entry = words[pmd]
         if arch.pmd_trans_huge(entry) and not _huge_pmd(vma, first, last, pmd, True):
             continue
         low, high = pte_range(mm, pmd, first, last)
-        for index in range(low, high):
-            pte = words[index]
+        before = words[low:high].tolist()
+        for index, pte in enumerate(before, low):
             if not pte or not arch.pte_present(pte):
                 continue
             page = vm_normal_page(mm, pte)
@@ -52,6 +54,8 @@ def madvise_free_page_range(vma: VmAreaStruct, start: int, end: int) -> None:
                 words[index] = arch.pte_mkclean(arch.pte_mkold(pte))
                 mm.tlb_flush_pending = True
             mark_page_lazyfree(page)
+        if mm.system.listener is not None:
+            report_ptes(mm, first, low, before)
 
 
 def madvise_cold_page_range(vma: VmAreaStruct, start: int, end: int, pageout: bool) -> None:
@@ -59,6 +63,7 @@ def madvise_cold_page_range(vma: VmAreaStruct, start: int, end: int, pageout: bo
     mm = vma.vm_mm
     arch = mm.arch
     words = mm.system.words
+    lru_add_drain(mm.system)
     mm.ops.find_vma(mm, start)  # walk_page_range() looks the area up, and the cache learns it
     for first, last, pmd in walk_pmds(mm, start, end):
         entry = words[pmd]
@@ -66,8 +71,8 @@ def madvise_cold_page_range(vma: VmAreaStruct, start: int, end: int, pageout: bo
             continue
         isolated = []
         low, high = pte_range(mm, pmd, first, last)
-        for index in range(low, high):
-            pte = words[index]
+        before = words[low:high].tolist()
+        for index, pte in enumerate(before, low):
             if not pte or not arch.pte_present(pte):
                 continue
             page = vm_normal_page(mm, pte)
@@ -82,6 +87,8 @@ def madvise_cold_page_range(vma: VmAreaStruct, start: int, end: int, pageout: bo
                     isolated.append(page)
             else:  # deactivate_page()
                 page.flags &= ~PG_ACTIVE
+        if mm.system.listener is not None:
+            report_ptes(mm, first, low, before)
         if isolated:
             from mm.vmscan import reclaim_pages
 
@@ -105,6 +112,8 @@ def _huge_pmd(vma: VmAreaStruct, first: int, last: int, pmd: int, free: bool) ->
     if aged != entry:
         words[pmd] = aged
         mm.tlb_flush_pending = True
+        if mm.system.listener is not None:
+            report_pte(mm, first, entry, aged)
     if free:
         page.flags &= ~PG_DIRTY
         mark_page_lazyfree(page)

@@ -58,7 +58,7 @@ from mm.memory_zap import (
 )
 from mm.page_alloc import alloc_pfn
 from mm.page_rmap import NEW_ANON_FLAGS
-from mm.pgtable import free_pgd_range, pmd_alloc, pte_alloc, pte_alloc_map, pte_offset
+from mm.pgtable import free_pgd_range, pmd_alloc, pte_alloc, pte_alloc_map, pte_offset, report_pte
 from mm.rmap import anon_vma_prepare
 from mm.types import MmStruct, Page, VmAreaStruct
 
@@ -139,7 +139,7 @@ def _handle_mm_fault(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int) 
         return handle_pte_fault(vma, mm, address, flags, -1, 0)
     if arch.pmd_trans_huge(words[pmd]):
         if not flags & FAULT_FLAG_WRITE or arch.pte_write(words[pmd]):
-            huge_pmd_set_accessed(mm, flags, pmd)
+            huge_pmd_set_accessed(mm, address, flags, pmd)
             return 0
         fault = do_huge_pmd_wp_page(vma, mm, address, flags, pmd)
         if not fault & VM_FAULT_FALLBACK:
@@ -178,6 +178,8 @@ def handle_pte_fault(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int, 
     entry = arch.pte_mkyoung(entry)
     if arch.ptep_set_access_flags(system.words, index, entry, bool(write)):
         system.fault_result = "access"
+        if system.listener is not None:
+            report_pte(mm, address, pte, system.words[index])
     else:
         system.fault_result = "spurious"
         if write and arch.needs_spurious_flush():
@@ -194,6 +196,8 @@ def do_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int,
     if not flags & FAULT_FLAG_WRITE:
         system.words[index] = arch.mk_pte(system.zero_pfn, vma.vm_page_prot) | arch.PTE_SPECIAL
         system.fault_result = "anon-zero"
+        if system.listener is not None:
+            report_pte(mm, address, 0, system.words[index])
         return 0
 
     anon_vma = vma.anon_vma
@@ -225,4 +229,6 @@ def do_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int,
         arch.sync_icache(mm, page, address, entry)
     system.words[index] = entry
     system.fault_result = "anon"
+    if system.listener is not None:
+        report_pte(mm, address, 0, entry)
     return 0

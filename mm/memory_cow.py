@@ -35,6 +35,7 @@ from mm.page_rmap import (
     page_remove_rmap,
     set_page_dirty,
 )
+from mm.pgtable import report_pte
 from mm.rmap import anon_vma_prepare
 from mm.types import MmStruct, Page, VmAreaStruct, VmFault
 
@@ -76,8 +77,11 @@ def wp_page_reuse(vma: VmAreaStruct, mm: MmStruct, address: int, index: int, pte
         entry = arch.pte_mkwrite(entry)
     if page is not None:
         arch.sync_icache(mm, page, address, entry)
-    arch.ptep_set_access_flags(mm.system.words, index, entry, True)
-    mm.system.fault_result = "cow-reuse"
+    system = mm.system
+    arch.ptep_set_access_flags(system.words, index, entry, True)
+    system.fault_result = "cow-reuse"
+    if system.listener is not None:
+        report_pte(mm, address, pte, system.words[index])
 
 
 def wp_page_copy(vma: VmAreaStruct, mm: MmStruct, address: int, index: int, pte: int, old_page: Page | None) -> int:
@@ -105,6 +109,8 @@ def wp_page_copy(vma: VmAreaStruct, mm: MmStruct, address: int, index: int, pte:
     page_add_new_anon_rmap(new_page, vma, address)
     arch.sync_icache(mm, new_page, address, entry)
     system.words[index] = entry
+    if system.listener is not None:
+        report_pte(mm, address, pte, entry)
     if old_page is not None:
         page_remove_rmap(system, old_page)
         if vma.vm_flags & VM_LOCKED and old_page.flags & PG_MLOCKED:

@@ -27,6 +27,7 @@ from mm.huge_memory import split_huge_page
 from mm.memory_rss import mm_counter
 from mm.page_alloc import alloc_page, copy_page, put_page
 from mm.page_rmap import mlock_vma_page, page_remove_rmap, rmap_walk
+from mm.pgtable import report_pte
 from mm.types import AddressSpace, MmStruct, Page
 
 if TYPE_CHECKING:
@@ -75,9 +76,11 @@ def memory_failure(mm: MmStruct, address: int) -> int:
     _split(system, page)
     page.flags |= PG_HWPOISON
     entry = system.arch.swp_entry_to_pte(SWP_HWPOISON, page.pfn)
-    for vma, _, index in list(rmap_walk(system, page)):
+    for vma, vma_address, index in list(rmap_walk(system, page)):
         owner = vma.vm_mm
         owner.rss_stat[mm_counter(page)] -= 1
+        if system.listener is not None:
+            report_pte(owner, vma_address, system.words[index], entry)
         system.words[index] = entry
         owner.tlb_flush_pending = True
         page_remove_rmap(system, page)
@@ -135,6 +138,8 @@ def _migrate_page(system: System, page: Page) -> None:
             entry = arch.pte_mkwrite(entry)
         arch.sync_icache(vma.vm_mm, new, vma_address, entry)
         system.words[index] = entry
+        if system.listener is not None:
+            report_pte(vma.vm_mm, vma_address, pte, entry)
         vma.vm_mm.tlb_flush_pending = True
         new.mapcount += 1
         new.refcount += 1

@@ -26,7 +26,7 @@ from mm.flags import (
 from mm.memory_rss import add_mm_counter_fast, mm_counter_file
 from mm.page_alloc import alloc_page, copy_page, put_page
 from mm.page_rmap import page_add_file_rmap, page_add_new_anon_rmap, set_page_dirty
-from mm.pgtable import pte_alloc_map
+from mm.pgtable import pte_alloc_map, report_pte
 from mm.rmap import anon_vma_prepare
 from mm.types import MmStruct, Page, VmAreaStruct, VmFault
 
@@ -188,6 +188,8 @@ def alloc_set_pte(vmf: VmFault, page: Page) -> int:
         page_add_file_rmap(page)
     arch.sync_icache(mm, page, vmf.address, entry)
     words[vmf.pte] = entry
+    if mm.system.listener is not None:
+        report_pte(mm, vmf.address, 0, entry)
     return 0
 
 
@@ -208,7 +210,10 @@ def vmf_insert_pfn(vma: VmAreaStruct, address: int, pfn: int) -> int:
     index = pte_alloc_map(mm, address)
     if index < 0:
         return VM_FAULT_OOM
-    if not mm.system.words[index]:
-        mm.system.words[index] = mm.arch.mk_pte(pfn, vma.vm_page_prot) | mm.arch.PTE_SPECIAL
-        mm.system.fault_result = "special"
+    system = mm.system
+    if not system.words[index]:
+        entry = system.words[index] = mm.arch.mk_pte(pfn, vma.vm_page_prot) | mm.arch.PTE_SPECIAL
+        system.fault_result = "special"
+        if system.listener is not None:
+            report_pte(mm, address, 0, entry)
     return VM_FAULT_NOPAGE

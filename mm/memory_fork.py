@@ -13,7 +13,7 @@ from mm.errors import Errno, KernelBug
 from mm.flags import VM_HUGETLB, VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED
 from mm.huge_memory import copy_huge_pmd
 from mm.memory_rss import add_mm_rss_vec, mm_counter
-from mm.pgtable import alloc_child_table, pte_range
+from mm.pgtable import alloc_child_table, pte_range, report_ptes
 
 if TYPE_CHECKING:
     from mm.types import VmAreaStruct
@@ -83,7 +83,8 @@ def copy_pte_range(
     rss = [0, 0, 0, 0]
     first, last = pte_range(mm, src_pmd, addr, end)
     dst_index, _ = pte_range(dst_vma.vm_mm, dst_pmd, addr, end)
-    for index, pte in enumerate(words[first:last].tolist(), first):
+    before = words[first:last].tolist()
+    for index, pte in enumerate(before, first):
         if pte and not pte & present:
             words[dst_index] = pte
         elif pte:
@@ -101,3 +102,6 @@ def copy_pte_range(
             words[dst_index] = arch.pte_mkold(pte)
         dst_index += 1
     add_mm_rss_vec(dst_vma.vm_mm, rss)
+    if mm.system.listener is not None:
+        report_ptes(mm, addr, first, before)
+        report_ptes(dst_vma.vm_mm, addr, dst_index - len(before), [0] * len(before))

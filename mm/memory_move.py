@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mm.huge_memory import _split_huge_pmd, move_huge_pmd
-from mm.pgtable import pmd_alloc, pmd_offset, pte_alloc, pte_range
+from mm.pgtable import pmd_alloc, pmd_offset, pte_alloc, pte_range, report_moved, report_ptes
 
 if TYPE_CHECKING:
     from mm.types import VmAreaStruct
@@ -42,9 +42,11 @@ def move_page_tables(
                 _split_huge_pmd(vma, old_pmd, old_addr)
                 huge = False
             if huge:
-                move_huge_pmd(vma, old_pmd, new_pmd)
+                move_huge_pmd(vma, old_pmd, old_addr, new_pmd, new_addr)
             elif extent == pmd_size and not words[new_pmd]:
                 move_normal_pmd(vma, old_pmd, new_pmd)
+                if mm.system.listener is not None:
+                    report_moved(mm, old_addr, new_addr, new_pmd)
             else:
                 if pte_alloc(mm, new_pmd, new_addr) < 0:
                     break
@@ -80,7 +82,8 @@ def move_ptes(
     words = system.words
     first, last = pte_range(mm, old_pmd, old_addr, old_end)
     new_index, _ = pte_range(mm, new_pmd, new_addr, new_addr + (old_end - old_addr))
-    for index, pte in enumerate(words[first:last].tolist(), first):
+    before = words[first:last].tolist()
+    for index, pte in enumerate(before, first):
         if pte:
             words[index] = 0
             if arch.pte_present(pte):
@@ -91,3 +94,6 @@ def move_ptes(
                     arch.sync_icache(mm, page, new_addr + ((index - first) << arch.page_shift), pte)
             words[new_index] = pte
         new_index += 1
+    if system.listener is not None:
+        report_ptes(mm, old_addr, first, before)
+        report_ptes(mm, new_addr, new_index - len(before), [0] * len(before))

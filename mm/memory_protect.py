@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mm.huge_memory import _split_huge_pmd, change_huge_pmd
-from mm.pgtable import pte_range, walk_pmds
+from mm.pgtable import pte_range, report_ptes, walk_pmds
 
 if TYPE_CHECKING:
     from mm.types import VmAreaStruct
@@ -20,7 +20,7 @@ def change_protection(vma: VmAreaStruct, start: int, end: int, newprot: int, cp_
     for address, following, pmd in walk_pmds(mm, start, end):
         if mm.arch.pmd_trans_huge(mm.system.words[pmd]):
             if following - address == mm.arch.pmd_size:
-                pages += change_huge_pmd(vma, pmd, newprot)
+                pages += change_huge_pmd(vma, pmd, address, newprot)
                 continue
             _split_huge_pmd(vma, pmd, address)
         pages += change_pte_range(vma, pmd, address, following, newprot, cp_flags)
@@ -43,7 +43,8 @@ def change_pte_range(vma: VmAreaStruct, pmd: int, start: int, end: int, newprot:
     first, last = pte_range(mm, pmd, start, end)
     page_shift = arch.page_shift
     pages = 0
-    for index, pte in enumerate(words[first:last].tolist(), first):
+    before = words[first:last].tolist()
+    for index, pte in enumerate(before, first):
         if not pte & present:
             continue
         new = pte_modify(pte, newprot)
@@ -59,4 +60,6 @@ def change_pte_range(vma: VmAreaStruct, pmd: int, start: int, end: int, newprot:
                 arch.sync_icache(mm, page, start + ((index - first) << page_shift), new)
         words[index] = new
         pages += 1
+    if mm.system.listener is not None:
+        report_ptes(mm, start, first, before)
     return pages

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from mm.flags import PG_DIRTY, PG_MLOCKED
 from mm.huge_memory import _split_huge_pmd, zap_huge_pmd
 from mm.interval_tree import vma_interval_tree_foreach
+from mm.lru import lru_add_drain
 from mm.memory_rss import add_mm_rss_vec, mm_counter, page_anon
 from mm.page_alloc import put_page
 from mm.page_rmap import page_remove_rmap
-from mm.pgtable import free_pgd_range, pte_range, walk_pmds
+from mm.pgtable import free_pgd_range, pte_range, report_ptes, walk_pmds
 from mm.rmap import unlink_anon_vmas
 from mm.util import update_hiwater_rss
 from mm.vma_tree import unlink_file_vma
@@ -39,7 +40,8 @@ def zap_pte_range(
     first, last = pte_range(mm, pmd, start, end)
     rss = [0, 0, 0, 0]
     freed: list[int] = []
-    for index, pte in enumerate(words[first:last].tolist(), first):
+    before = words[first:last].tolist()
+    for index, pte in enumerate(before, first):
         if not pte:
             continue
         if pte & special or not pte & present:
@@ -66,6 +68,8 @@ def zap_pte_range(
     system.zone.pcp.extend(freed)
     add_mm_rss_vec(mm, rss)
     mm.tlb_flush_pending = True
+    if system.listener is not None:
+        report_ptes(mm, start, first, before)
 
 
 def raise_bad_pte(mm: MmStruct, index: int, pte: int) -> None:
@@ -82,7 +86,7 @@ def unmap_page_range(
     for address, following, pmd in walk_pmds(mm, start, end):
         if mm.arch.pmd_trans_huge(mm.system.words[pmd]):
             if following - address == mm.arch.pmd_size:
-                zap_huge_pmd(vma, pmd)
+                zap_huge_pmd(vma, pmd, address)
                 continue
             _split_huge_pmd(vma, pmd, address)
         zap_pte_range(mm, vma, pmd, address, following, check_mapping)
@@ -107,6 +111,7 @@ def unmap_vmas(mm: MmStruct, vma: VmAreaStruct | None, start: int, end: int) -> 
 
 def zap_page_range(vma: VmAreaStruct, start: int, size: int) -> None:
     """Remove the pages of [start, start + size) from `vma` and the areas behind it."""
+    lru_add_drain(vma.vm_mm.system)
     update_hiwater_rss(vma.vm_mm)
     unmap_vmas(vma.vm_mm, vma, start, start + size)
 

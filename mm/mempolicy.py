@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from mm.errors import Errno
 from mm.flags import CAP_SYS_NICE, PG_LRU, PG_RESERVED, VM_IO, VM_PFNMAP, VM_WRITE
+from mm.lru import lru_add_drain
 from mm.memory_cow import vm_normal_page
 from mm.page_rmap import rmap_walk, set_page_dirty
-from mm.pgtable import pte_range, walk_pmds
+from mm.pgtable import pte_range, report_pte, walk_pmds
 from mm.shmem import ShmemInodeInfo
 from mm.util import capable
 from mm.vma_adjust import split_vma
@@ -200,7 +201,7 @@ def migrate_page(system: System, page: Page) -> None:
     """Move a page within its node: the frame may stay, but every entry is made anew, old and clean."""
     arch = system.arch
     words = system.words
-    for vma, _, index in list(rmap_walk(system, page)):
+    for vma, address, index in list(rmap_walk(system, page)):
         pte = words[index]
         if arch.pte_dirty(pte):
             set_page_dirty(page)
@@ -211,6 +212,8 @@ def migrate_page(system: System, page: Page) -> None:
             entry = arch.pte_mkwrite(entry)
         words[index] = entry
         vma.vm_mm.tlb_flush_pending = True
+        if system.listener is not None:
+            report_pte(vma.vm_mm, address, pte, entry)
 
 
 def mbind_range(mm: MmStruct, start: int, end: int, policy: Mempolicy | None) -> None:
@@ -276,6 +279,8 @@ def do_mbind(mm: MmStruct, start: int, length: int, mode: int, mode_flags: int, 
     if end == start:
         return
     policy = mpol_new(mode, mode_flags, nodes)
+    if flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+        lru_add_drain(mm.system)  # migrate_prep()
     pages = queue_pages_range(mm, start, end, nodes, flags, policy is None)
     mbind_range(mm, start, end, policy)
     for page in pages:

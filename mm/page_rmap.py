@@ -24,7 +24,8 @@ from mm.flags import (
     VM_SPECIAL,
 )
 from mm.interval_tree import anon_vma_interval_tree_foreach, vma_interval_tree_foreach
-from mm.pgtable import pmd_offset, pte_offset
+from mm.lru import isolate_lru_page, lru_cache_add
+from mm.pgtable import pmd_offset, pte_offset, report_pte
 from mm.types import AnonVma, Page, VmAreaStruct
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def mlock_vma_page(system: System, page: Page) -> None:
     if not page.flags & PG_MLOCKED:
         page.flags |= PG_MLOCKED | PG_UNEVICTABLE
         system.nr_mlock += thp_nr_pages(system, page)
+        if isolate_lru_page(page):
+            lru_cache_add(system, page)
 
 
 def clear_page_mlock(system: System, page: Page) -> None:
@@ -93,17 +96,31 @@ def clear_page_mlock(system: System, page: Page) -> None:
     if page.flags & PG_MLOCKED:
         page.flags &= ~(PG_MLOCKED | PG_UNEVICTABLE)
         system.nr_mlock -= thp_nr_pages(system, page)
+        if isolate_lru_page(page):
+            lru_cache_add(system, page)
 
 
-def munlock_vma_page(system: System, page: Page) -> None:
-    """A locked area lets go of the page: unless another locked area maps it (try_to_munlock), it is evictable."""
-    if page.flags & PG_MLOCKED:
-        clear_page_mlock(system, page)
-        if page.mapcount > 1:
-            for vma, _, _ in rmap_walk(system, page, True):
-                if vma.vm_flags & VM_LOCKED:
-                    mlock_vma_page(system, page)
-                    return
+def munlock_vma_page(system: System, page: Page, batch: bool = False) -> None:
+    """A locked area lets go of the page: unless another locked area maps it (try_to_munlock), it is evictable.
+
+    Nobody asks for other areas where the page cannot be isolated. With `batch` (__munlock_pagevec) a page that is
+    mapped once goes back to the lists at once.
+    """
+    if not page.flags & PG_MLOCKED:
+        return
+    page.flags &= ~(PG_MLOCKED | PG_UNEVICTABLE)
+    system.nr_mlock -= thp_nr_pages(system, page)
+    if not isolate_lru_page(page):
+        return
+    if page.mapcount > 1:
+        for vma, _, _ in rmap_walk(system, page, True):
+            if vma.vm_flags & VM_LOCKED:
+                mlock_vma_page(system, page)
+                break
+    elif batch:
+        page.flags |= PG_LRU
+        return
+    lru_cache_add(system, page)
 
 
 def vma_address(page: Page, vma: VmAreaStruct) -> int:
@@ -150,12 +167,14 @@ def page_mkclean(system: System, page: Page) -> int:
     arch = system.arch
     words = system.words
     cleaned = 0
-    for vma, _, index in rmap_walk(system, page):
+    for vma, address, index in rmap_walk(system, page):
         pte = words[index]
         if vma.vm_flags & VM_SHARED and (arch.pte_dirty(pte) or arch.pte_write(pte)):
             words[index] = arch.pte_mkclean(arch.pte_wrprotect(pte))
             vma.vm_mm.tlb_flush_pending = True
             cleaned += 1
+            if system.listener is not None:
+                report_pte(vma.vm_mm, address, pte, words[index])
     return cleaned
 
 

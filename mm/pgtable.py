@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mm.errors import KernelBug
-from mm.events import PageTableAlloc, PageTableFree
+from mm.events import PageTableAlloc, PageTableFree, PteSet
 from mm.flags import PG_TABLE
 from mm.page_alloc import alloc_pfn, free_page
 from mm.types import MmStruct, Page
@@ -198,6 +198,30 @@ def pte_range(mm: MmStruct, pmd: int, start: int, end: int) -> tuple[int, int]:
     table = (mm.system.words[pmd] & arch.PTE_PFN_MASK) >> 3
     first = table + (start >> arch.page_shift & arch.index_mask)
     return first, first + ((end - start) >> arch.page_shift)
+
+
+def report_pte(mm: MmStruct, address: int, old: int, new: int) -> None:
+    """Send a `PteSet` where an entry changed. Callers ask first whether somebody listens; so with the next two."""
+    listener = mm.system.listener
+    if listener is not None and old != new:
+        listener(PteSet(mm.pgd, address & mm.arch.page_mask, old, new))
+
+
+def report_ptes(mm: MmStruct, address: int, first: int, before: list[int]) -> None:
+    """The same for the entries from index `first` on, which serve `address` and up, and were `before`."""
+    after = mm.system.words[first : first + len(before)].tolist()
+    if before != after:
+        for number, old in enumerate(before):
+            report_pte(mm, address + (number << mm.arch.page_shift), old, after[number])
+
+
+def report_moved(mm: MmStruct, old_addr: int, new_addr: int, pmd: int) -> None:
+    """The same for a whole PTE table, which went with its PMD entry (now at index `pmd`) to another address."""
+    first, _ = pte_range(mm, pmd, 0, 0)
+    shift = mm.arch.page_shift
+    for number, pte in enumerate(mm.system.words[first : first + mm.arch.ptrs_per_pte].tolist()):
+        report_pte(mm, old_addr + (number << shift), pte, 0)
+        report_pte(mm, new_addr + (number << shift), 0, pte)
 
 
 def free_pgd_range(mm: MmStruct, addr: int, end: int, floor: int, ceiling: int) -> None:

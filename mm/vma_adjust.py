@@ -228,7 +228,7 @@ def _split_vma(mm: MmStruct, vma: VmAreaStruct, addr: int, new_below: bool) -> N
     """
     system = mm.system
     if system.listener is not None:
-        from mm.events import VmaSplit
+        from mm.events import VmaInsert, VmaSplit
 
         system.listener(VmaSplit(vma.vm_start, vma.vm_end, vma.vm_flags, addr))
     new = vm_area_dup(vma)
@@ -248,6 +248,8 @@ def _split_vma(mm: MmStruct, vma: VmAreaStruct, addr: int, new_below: bool) -> N
         _vma_adjust(vma, addr, vma.vm_end, vma.vm_pgoff + pages, new)
     else:
         _vma_adjust(vma, vma.vm_start, addr, vma.vm_pgoff, new)
+    if system.listener is not None:
+        system.listener(VmaInsert(new.vm_start, new.vm_end, new.vm_flags))
 
 
 def split_vma(mm: MmStruct, vma: VmAreaStruct, addr: int, new_below: bool) -> None:

@@ -15,6 +15,7 @@ from mm.flags import MM_ANONPAGES, PG_ACTIVE, PG_DIRTY, PG_MLOCKED, PG_SWAPBACKE
 from mm.memory_rss import mm_counter, page_anon
 from mm.page_alloc import put_page
 from mm.page_rmap import mlock_vma_page, page_remove_rmap, rmap_walk, set_page_dirty
+from mm.pgtable import report_pte
 from mm.shmem import truncate_inode_page
 from mm.types import AddressSpace
 from mm.util import update_hiwater_rss
@@ -29,7 +30,7 @@ def try_to_unmap(system: System, page: Page) -> bool:
     arch = system.arch
     words = system.words
     anon = page_anon(page)
-    for vma, _, index in list(rmap_walk(system, page)):
+    for vma, address, index in list(rmap_walk(system, page)):
         mm = vma.vm_mm
         if vma.vm_flags & VM_LOCKED:
             mlock_vma_page(system, page)
@@ -41,6 +42,8 @@ def try_to_unmap(system: System, page: Page) -> bool:
             page.flags |= PG_SWAPBACKED  # written since MADV_FREE: an ordinary page again
             return False
         words[index] = 0
+        if system.listener is not None:
+            report_pte(mm, address, pte, 0)
         mm.tlb_flush_pending = True
         update_hiwater_rss(mm)
         mm.rss_stat[MM_ANONPAGES if anon else mm_counter(page)] -= 1
