@@ -57,6 +57,7 @@ class X86Files(FileAbi):
     compiler = "gcc (Debian 12.2.0-14+deb12u1) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40"
     speculation = "not vulnerable"
     arch_status = True
+    epoll_event = "<IQ"  # packed
 
     def pack_stat(self, stat: Kstat) -> bytes:
         return _STAT.pack(

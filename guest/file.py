@@ -49,6 +49,7 @@ class OpenFile:
 
     stream = False
     can_mmap = False  # whether this kind has f_op->mmap
+    f_ep_links: Any = ()  # epoll items that watch this file
     fmode = FMODE_LSEEK | FMODE_PREAD | FMODE_PWRITE  # abilities of this kind
 
     def __init__(self, path: Path, inode: Inode, flags: int) -> None:
@@ -184,6 +185,8 @@ class OpenFile:
         """__fput(): called when f_count falls to 0."""
         if self.f_mode & FMODE_WRITER:
             self.f_inode.i_writecount -= 1
+        for item in tuple(self.f_ep_links):
+            item.remove()
         self.closed()
         inode = self.f_inode
         if inode.i_flctx is not None:

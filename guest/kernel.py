@@ -24,6 +24,7 @@ from guest.sched import (
     TASK_STOPPED,
     Block,
     Deadlock,
+    HostInterrupt,
     HostWait,
     Restart,
     TaskExit,
@@ -82,7 +83,7 @@ class Kernel:
         self.futex_queues: dict[Any, Any] = {}
         self.ipc_ns: Any = None  # SysV shared memory, sys_shm.py
         self.sysctls: dict[str, Any] = {}
-        self.host_waits: list[HostWait] = []
+        self.interrupt_fd = -1  # host descriptor: readable when a wait for the host must end
         self.max_threads = self._max_threads()
         self.init = self._make_init()
         self.first: Task | None = None
@@ -211,6 +212,13 @@ class Kernel:
             task.wait_state = {}
         if task.sigpending or clock.now >= self.timers.next:
             self._leave(task)
+
+    def checked_call(self) -> None:
+        """system_call() at check level 2: all memory is examined when the call is over."""
+        from mm.validate_pages import validate_system
+
+        self.system_call()
+        validate_system(self.system, self.tasks.values())
 
     def _unknown(self, number: int) -> None:
         self.unknown_calls[number] = self.unknown_calls.get(number, 0) + 1
@@ -418,7 +426,8 @@ class Kernel:
             return False
         host = self._host_queues(asleep)
         deadline = self._next_deadline(asleep)
-        if host and self._poll_host(host, 0 if deadline is not None else None):
+        # A wait for the host takes the host's time: somebody may be about to type.
+        if host and self._poll_host(host, None if deadline is None else (deadline - self.clock.now) / NSEC_PER_SEC):
             return True
         if deadline is None:
             raise Deadlock([(t.pid, t.comm, _what(t)) for t in asleep])
@@ -445,15 +454,21 @@ class Kernel:
                     seen[id(queue)] = queue
         return list(seen.values())
 
-    @staticmethod
-    def _poll_host(queues: list[HostWait], timeout: float | None) -> bool:
-        """Wait for host descriptors (seconds; None: as long as it takes) and wake who waits for a ready one."""
+    def _poll_host(self, queues: list[HostWait], timeout: float | None) -> bool:
+        """Wait for host descriptors (seconds; None: as long as it takes) and wake who waits for a ready one.
+
+        Raises HostInterrupt when `interrupt_fd` becomes readable.
+        """
         import select
 
         poller = select.poll()
+        if self.interrupt_fd >= 0:
+            poller.register(self.interrupt_fd, select.POLLIN)
         for queue in queues:
             poller.register(queue.fd, select.POLLOUT if queue.write else select.POLLIN)
-        ready = {fd for fd, _ in poller.poll(None if timeout is None else int(timeout * 1000))}
+        ready = {fd for fd, _ in poller.poll(None if timeout is None else max(0, int(timeout * 1000)))}
+        if self.interrupt_fd in ready:
+            raise HostInterrupt
         woken = 0
         for queue in queues:
             if queue.fd in ready:

@@ -84,7 +84,7 @@ class Pipe:
             self.head += count
             while self.bufs and self.head >= len(self.bufs[0]):
                 self.head -= len(self.bufs.pop(0))
-        self.wr_wait.wake_all()
+        self.wr_wait.wake_all(POLLOUT | POLLWRNORM)
 
     def push(self, data: bytes) -> int:
         """As much of `data` as there is room for."""
@@ -145,7 +145,7 @@ class PipeFile(OpenFile):
         done = pipe.push(data)
         if done:
             self.f_inode.i_mtime = self.f_inode.i_ctime = task.kernel.vfs.now()
-            pipe.rd_wait.wake_all()
+            pipe.rd_wait.wake_all(POLLIN | POLLRDNORM)
             return done
         if self.f_flags & O_NONBLOCK:
             raise Errno(errno.EAGAIN)
@@ -167,7 +167,10 @@ class PipeFile(OpenFile):
         return mask
 
     def poll_queues(self, task: Task) -> tuple[Any, ...]:
-        return self.pipe.rd_wait, self.pipe.wr_wait
+        pipe = self.pipe
+        if self.f_mode & FMODE_READ:
+            return (pipe.rd_wait, pipe.wr_wait) if self.f_mode & FMODE_WRITE else (pipe.rd_wait,)
+        return (pipe.wr_wait,)
 
     def ioctl(self, task: Task, cmd: int, arg: int) -> int:
         if cmd != FIONREAD:

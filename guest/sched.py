@@ -11,7 +11,7 @@ already written, an absolute deadline, the child already forked) lives in `task.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from guest.task import Task
@@ -48,23 +48,31 @@ class TaskExit(Exception):
 
 
 class WaitQueue:
-    """Tasks waiting for one thing (wait_queue_head). `name` says what, for a Deadlock report."""
+    """Tasks waiting for one thing (wait_queue_head). `name` says what, for a Deadlock report.
 
-    __slots__ = ("name", "tasks")
+    Watchers (epoll's items) are told of every wake, with the POLL* bits it is about (`key`; 0: unknown).
+    """
+
+    __slots__ = ("name", "tasks", "watchers")
 
     def __init__(self, name: str = "") -> None:
         self.name = name
         self.tasks: list[Task] = []  # first to sleep first
+        self.watchers: list[Any] = []  # objects with woken(key)
 
-    def wake_all(self) -> int:
+    def wake_all(self, key: int = 0) -> int:
         """Make every waiter runnable; how many there were."""
+        for watcher in self.watchers[:]:
+            watcher.woken(key)
         waiters = self.tasks[:]
         for task in waiters:
             task.kernel.wake_up(task)
         return len(waiters)
 
-    def wake_one(self) -> int:
+    def wake_one(self, key: int = 0) -> int:
         """Make the first waiter runnable; 1, or 0 when nobody waits."""
+        for watcher in self.watchers[:]:
+            watcher.woken(key)
         if not self.tasks:
             return 0
         task = self.tasks[0]
@@ -87,6 +95,10 @@ class HostWait(WaitQueue):
         super().__init__(name or f"host fd {fd}")
         self.fd = fd
         self.write = write  # wait for room instead of data
+
+
+class HostInterrupt(Exception):
+    """Whoever runs the machine wants it back while it waits for the host (`Kernel.interrupt_fd`)."""
 
 
 class Deadlock(Exception):

@@ -156,7 +156,7 @@ class EventFile(OpenFile):
 
     def consume(self, count: int) -> None:
         self.counter -= 1 if self.semaphore else self.counter
-        self.queue.wake_all()
+        self.queue.wake_all(POLLOUT)
 
     def write(self, task: Task, pos: int, data: bytes) -> int:
         if len(data) < 8:
@@ -169,7 +169,7 @@ class EventFile(OpenFile):
                 raise Errno(errno.EAGAIN)
             sleep_on(task, self.queue)
         self.counter += value
-        self.queue.wake_all()
+        self.queue.wake_all(POLLIN)
         return len(data)
 
     def poll(self, task: Task) -> int:

@@ -37,11 +37,15 @@ FAMILIES: dict[str, str] = {
     """,
     "guest.sys_file_lock": "flock",
     "guest.sys_poll": "poll ppoll select pselect6",
+    "guest.sys_epoll": "epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait",
+    "guest.sys_signalfd": "signalfd4 signalfd",
+    "guest.sys_timerfd": "timerfd_create timerfd_settime timerfd_gettime",
     "guest.sys_misc": "uname sethostname setdomainname sysinfo getrandom getcpu vhangup",
     "guest.sys_mm": "mmap munmap mprotect brk mremap pkey_mprotect pkey_alloc pkey_free",
     "guest.sys_mm_advice": """
         mlock mlock2 munlock mlockall munlockall madvise process_madvise msync mincore remap_file_pages
     """,
+    "guest.sys_socket": "socketpair shutdown",
     "guest.sys_shm": "shmget shmat shmdt shmctl",
     "guest.sys_process_vm": "process_vm_readv process_vm_writev",
     "guest.sys_mempolicy": "mbind set_mempolicy get_mempolicy migrate_pages move_pages",

@@ -64,17 +64,19 @@ class SigAction:
 class Sighand:
     """The actions; index is the signal number, 0 unused."""
 
-    __slots__ = ("action", "count")
+    __slots__ = ("action", "count", "signalfd_wqh")
 
     def __init__(self) -> None:
         self.action = [SigAction() for _ in range(65)]
         self.count = 1  # tasks that share it
+        self.signalfd_wqh: WaitQueue | None = None  # who waits on a signalfd; made by the first
 
     def copy(self) -> Sighand:
         """The actions of a new process."""
         new = Sighand.__new__(Sighand)
         new.action = [action.copy() for action in self.action]
         new.count = 1
+        new.signalfd_wqh = None
         return new
 
 

@@ -23,6 +23,7 @@ class Timers:
         self.kernel = kernel
         self.next = NEVER  # CLOCK_MONOTONIC ns
         self.signals: list[SignalStruct] = []  # processes that have an armed timer
+        self.alarms: list[Any] = []  # armed timerfds: objects with `expires` (ns) and fire()
 
     def armed(self) -> bool:
         """Whether any timer is running."""
@@ -64,6 +65,8 @@ class Timers:
         for task in self.kernel.tasks.values():
             if task.deadline is not None and task.deadline < self.next:
                 self.next = task.deadline
+        for alarm in self.alarms:
+            self.next = min(self.next, alarm.expires)
         for signal in self.signals:
             if signal.it_real_expires:
                 self.next = min(self.next, signal.it_real_expires)
@@ -90,6 +93,10 @@ class Timers:
         from guest.signal import send_signal
 
         now = self.kernel.clock.now
+        for alarm in list(self.alarms):
+            if alarm.expires <= now:
+                self.alarms.remove(alarm)
+                alarm.fire()
         for signal in list(self.signals):
             if not signal.threads:
                 continue

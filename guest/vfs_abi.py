@@ -19,6 +19,7 @@ class FileAbi:
     compiler = ""  # in /proc/version
     speculation = ""  # Speculation_Store_Bypass of /proc/PID/status
     arch_status = False  # /proc/PID/arch_status exists
+    epoll_event = "<I4xQ"  # struct epoll_event, for struct.Struct
 
     def pack_stat(self, stat: Kstat) -> bytes:
         """struct stat."""
