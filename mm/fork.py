@@ -23,6 +23,7 @@ from mm.flags import (
     VM_WIPEONFORK,
 )
 from mm.interval_tree import vma_interval_tree_insert_after
+from mm.lru import lru_add_drain
 from mm.memory_rss import get_mm_rss
 from mm.mmap import remove_vma
 from mm.pgtable import pgd_alloc, pgd_free
@@ -194,6 +195,7 @@ def exit_mmap(mm: MmStruct) -> None:
     vma = mm.mmap
     if vma is None:
         return
+    lru_add_drain(mm.system)
     memory.unmap_vmas(mm, vma, 0, 0xFFFFFFFFFFFFFFFF)
     memory.free_pgtables(mm, vma, 0, 0)
     shift = mm.arch.page_shift

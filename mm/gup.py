@@ -28,6 +28,7 @@ from mm.flags import (
     VM_SHARED,
     VM_WRITE,
 )
+from mm.lru import lru_add_drain
 from mm.memory_fork import is_cow_mapping
 from mm.memory_rss import page_anon
 from mm.page_rmap import mlock_vma_page, set_page_dirty
@@ -102,6 +103,7 @@ def follow_page(vma: VmAreaStruct, address: int, flags: int) -> Page | None:
     if flags & FOLL_MLOCK and vma.vm_flags & VM_LOCKED and page.mapping is not None:
         # Of a huge page only one that is mapped whole, and nowhere else, is marked.
         if page.private is None or (huge and page.mapcount == 1):
+            lru_add_drain(system)
             mlock_vma_page(system, page)
     if huge:
         return system.mem_map[pfn + ((address & ~arch.pmd_mask) >> arch.page_shift)]

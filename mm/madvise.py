@@ -37,6 +37,7 @@ from mm.flags import (
     VM_SPECIAL,
     VM_WIPEONFORK,
 )
+from mm.lru import lru_add_drain
 from mm.madvise_pages import madvise_cold_page_range, madvise_free_page_range
 from mm.memory import zap_page_range
 from mm.util import capable, fput, get_file, update_hiwater_rss
@@ -186,6 +187,7 @@ def madvise_willneed(vma: VmAreaStruct, start: int) -> VmAreaStruct | None:
     None where the kernel lets go of the lock for the file's fadvise, and looks the next area up anew.
     """
     file = vma.vm_file
+    lru_add_drain(vma.vm_mm.system)
     if file is None:
         vma.vm_mm.ops.find_vma(vma.vm_mm, start)  # walk_page_range(), in search of swapped pages
     return vma if file is None or file.f_mapping.a_ops is not None else None

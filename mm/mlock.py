@@ -62,7 +62,7 @@ def munlock_vma_pages_range(vma: VmAreaStruct, start: int, end: int) -> None:
             if pte and arch.pte_present(pte):
                 page = vm_normal_page(mm, pte)
                 if page is not None:
-                    munlock_vma_page(system, page)
+                    munlock_vma_page(system, page, True)
 
 
 def munlock_vma_pages_all(vma: VmAreaStruct) -> None:

@@ -65,6 +65,7 @@ from mm.flags import (
     VM_SYNC,
     VM_WRITE,
 )
+from mm.lru import lru_add_drain
 from mm.stack import expand_stack as expand_stack
 from mm.stack import find_extend_vma as find_extend_vma
 from mm.types import VmAreaStruct
@@ -532,6 +533,7 @@ def unmap_region(mm: MmStruct, vma: VmAreaStruct, prev: VmAreaStruct | None, sta
     they go only between the end of prev and the start of what follows.
     """
     following = prev.vm_next if prev is not None else mm.mmap
+    lru_add_drain(mm.system)
     update_hiwater_rss(mm)
     memory.unmap_vmas(mm, vma, start, end)
     memory.free_pgtables(

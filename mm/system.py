@@ -61,6 +61,7 @@ class System:
         self.pgfault = 0  # PGFAULT of /proc/vmstat
         self.pgmajfault = 0
         self.oom_kill = 0
+        self.lru_add: list[Page] = []  # lru_pvecs.lru_add: pages on the way to the LRU lists, lru.py
         self.nr_mlock = 0  # NR_MLOCK: pages with PG_MLOCKED
         self.nr_shmem = 0  # NR_SHMEM: pages in shmem page caches
         self.huge_zero_pfn = 0  # first frame of the huge zero page; 0: not made yet
