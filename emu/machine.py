@@ -24,7 +24,7 @@ from emu.watch import Watcher
 from guest.arch import make as make_guest_arch
 from guest.config import Config
 from guest.kernel import Kernel
-from guest.sched import Deadlock
+from guest.sched import Deadlock, HostInterrupt
 from mm.errors import Errno
 from mm.system import System
 
@@ -293,6 +293,10 @@ class Machine:
         self._watcher = Watcher(self, timeout)
         try:
             ended = self._loop(max_instructions)
+        except KeyboardInterrupt:
+            if self._stop in ("", "interrupt"):
+                raise
+            ended = False  # the watcher's signal: the reason came first
         finally:
             watcher, self._watcher = self._watcher, None
             watcher.close()
@@ -327,6 +331,8 @@ class Machine:
             if kernel.need_resched or self._loaded is not kernel.current:
                 try:
                     task = kernel.schedule()
+                except HostInterrupt:
+                    continue  # `_stop` says why
                 except Deadlock as e:
                     if kernel.exit_status is not None:
                         return True  # what the program left behind sleeps for good

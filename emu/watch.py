@@ -3,7 +3,8 @@
 While the guest computes, the interpreter executes nothing in the running thread, so no Python signal handler runs. A
 watcher thread sleeps on a pipe that the C-level signal handler (`signal.set_wakeup_fd`) and `stop()` write to. Awake,
 it tells the engine to stop, again and again until the run is over, because a stop just before the engine starts is
-lost. A run that waits for the host instead (for standard input, say) is pulled out by a signal.
+lost. A run that waits for the host instead (for standard input, say) polls a second pipe, and one that is stuck in a
+host call (a write nobody reads) is pulled out by a signal.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Watcher:
         self._thread = _thread.get_ident()
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
+        self._idle_read, self._idle_write = os.pipe()
+        machine.kernel.interrupt_fd = self._idle_read
         self._finished = _thread.allocate_lock()
         self._finished.acquire()
         self._old: Any = None
@@ -50,7 +53,7 @@ class Watcher:
 
     def _interrupted(self, *_: object) -> None:
         """Ctrl-C, once the interpreter gets to it: the run ends at the next safe place, or here when nothing moves."""
-        self._machine._stop = "interrupt"
+        self._machine._stop = self._machine._stop or "interrupt"
         if self._force:
             raise KeyboardInterrupt
 
@@ -87,6 +90,7 @@ class Watcher:
 
     def _end_run(self) -> None:
         """Stop the engine until it stays stopped."""
+        os.write(self._idle_write, b"\0")
         patience = time.monotonic() + PATIENCE
         while not self._over:
             self._machine.engine.stop()
@@ -104,5 +108,6 @@ class Watcher:
             set_wakeup_fd(self._old)
         self._poke(b"\0")
         self._finished.acquire()  # the thread has let go of engine and pipe
-        os.close(self._read)
-        os.close(self._write)
+        self._machine.kernel.interrupt_fd = -1
+        for fd in (self._read, self._write, self._idle_read, self._idle_write):
+            os.close(fd)

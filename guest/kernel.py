@@ -215,9 +215,12 @@ class Kernel:
 
     def checked_call(self) -> None:
         """system_call() at check level 2: all memory is examined when the call is over."""
+        from mm.validate import validate_mm
         from mm.validate_pages import validate_system
 
         self.system_call()
+        for mm in self.system.pgd_list:
+            validate_mm(mm)
         validate_system(self.system, self.tasks.values())
 
     def _unknown(self, number: int) -> None:

@@ -333,3 +333,45 @@ def test_no_program() -> None:
 def test_models() -> None:
     assert cpu_models()["x86_64"][0] == "qemu64"
     assert cpu_models()["aarch64"][0] == "cortex-a72"
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+@pytest.mark.parametrize("threaded", [False, True], ids=["main", "thread"])
+def test_a_run_that_waits_for_input_can_be_ended(arch: str, threaded: bool) -> None:
+    reader, writer = os.pipe()
+    m = machine(arch, READ, stdin=reader)
+    ends: list[Exit] = []
+
+    def run() -> None:
+        start = time.monotonic()
+        ends.append(m.run(timeout=0.1))
+        timer = threading.Timer(0.1, m.stop)
+        timer.start()
+        ends.append(m.run())
+        timer.join()
+        assert time.monotonic() - start < 5
+        os.write(writer, b"x")
+        ends.append(m.run(timeout=20))
+
+    if threaded:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    else:
+        run()
+    assert ends == [Exit(reason="timeout"), Exit(reason="stop"), Exit(7, 0, "exit")]
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_run_stuck_in_a_host_write_can_be_ended() -> None:
+    """Nobody reads the pipe standard output is: the timeout still comes, by a signal."""
+    reader, writer = os.pipe()
+    # l: write(1, 0x400000, 100); jmp l
+    code = bytes.fromhex("bf01000000 be00004000 ba64000000 b801000000 0f05 ebe8")
+    m = machine("x86_64", {"x86_64": code}, stdout=writer)
+    start = time.monotonic()
+    assert m.run(timeout=0.2).reason == "timeout"
+    assert time.monotonic() - start < 5
+    os.close(reader)
+    os.close(writer)
