@@ -24,6 +24,8 @@ from guest.vfs_flags import (
     MAY_WRITE,
     O_APPEND,
     PATH_MAX,
+    S_IFMT,
+    S_IFSOCK,
     SEEK_HOLE,
     s32,
     s64,
@@ -155,7 +157,8 @@ def do_write(task: Task, file: OpenFile, pos: int, areas: list[tuple[int, int]])
     """Write the areas; how many bytes. Sleeps until all is written, as blocking writes do."""
     left = sum(length for _, length in areas)
     if left == 0:
-        return file.write(task, pos, b"") if not file.stream else 0
+        no_effect = file.stream and file.f_inode.i_mode & S_IFMT != S_IFSOCK  # a socket sends an empty message
+        return 0 if no_effect else file.write(task, pos, b"")
     done: int = task.wait_state.get("done", 0)
     left -= done
     while True:

@@ -40,6 +40,7 @@ from guest.vfs_flags import (
     S_IFDIR,
     S_IFIFO,
     S_IFREG,
+    SOCKFS_MAGIC,
 )
 from guest.vfs_types import Dentry, FsStruct, Inode, Mount, Path, SuperBlock
 from mm.errors import Errno
@@ -51,7 +52,9 @@ if TYPE_CHECKING:
     from guest.kernel import Kernel
     from guest.task import Task
 
-_SHM_DEV, _ROOT_DEV, _DEV_DEV, _PIPE_DEV, _ANON_DEV, _PROC_DEV, _TMP_DEV, _DEV_SHM_DEV = 1, 2, 5, 8, 9, 12, 14, 15
+_SHM_DEV, _ROOT_DEV, _DEV_DEV, _SOCK_DEV, _PIPE_DEV, _ANON_DEV, _PROC_DEV, _TMP_DEV, _DEV_SHM_DEV = (
+    1, 2, 5, 7, 8, 9, 12, 14, 15
+)  # fmt: skip
 _FIRST_DEV = 16  # further mounts
 
 
@@ -78,11 +81,13 @@ class Vfs:
         self.mounts: list[Mount] = []  # in order of mounting
         self.internal: dict[int, Mount] = {}  # by s_dev: mounts of pipes and the like, outside the tree
         self.tty = HostTty()
+        self.net: Any = None  # sockets, made by the first (guest/socket.py)
         self.output = bytearray()  # captured standard output
         self.errors = bytearray()  # captured standard error
         self.next_dev = _FIRST_DEV
         self.next_mnt = 18
         self.pipefs = SuperBlock(kernel, "pipefs", _PIPE_DEV, PIPEFS_MAGIC)
+        self.sockfs = SuperBlock(kernel, "sockfs", _SOCK_DEV, SOCKFS_MAGIC)
         self.anonfs = SuperBlock(kernel, "anon_inodefs", _ANON_DEV, ANON_INODE_FS_MAGIC)
         self.shmfs = TmpfsSuper(kernel, _SHM_DEV)
         self.root = self.mount_root(config)
