@@ -228,7 +228,8 @@ class Arm64Engine(Engine):
         regs, words, halves = self.regs, self._words, self._halves
         syndrome, address = self._syndrome, self._address
         save, restore, stop = uc_context_save, uc_context_restore, uc_emu_stop
-        system_call, page_fault, sync_mm = kernel.system_call, kernel.page_fault, self.sync_mm
+        page_fault, sync_mm = kernel.page_fault, self.sync_mm
+        system_call = kernel.checked_call if self.system.validate_level > 1 else kernel.system_call
 
         def interrupt(_: int, number: int) -> None:
             if self.left:

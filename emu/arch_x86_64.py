@@ -245,7 +245,8 @@ class X86Engine(Engine):
         regs, words, halves = self.regs, self._words, self._halves
         error, soft, old, cr2 = self._error, self._soft, self._old, self._cr2
         save, restore, stop, read = uc_context_save, uc_context_restore, uc_emu_stop, uc_reg_read
-        system_call, page_fault, sync_mm = kernel.system_call, kernel.page_fault, self.sync_mm
+        page_fault, sync_mm = kernel.page_fault, self.sync_mm
+        system_call = kernel.checked_call if self.system.validate_level > 1 else kernel.system_call
         eflags = c_uint64(0)
         eflags_pointer, eflags_number = byref(eflags), c_int(REG_EFLAGS)
 

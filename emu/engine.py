@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from emu.errors import EngineError, PagewalkError
 from emu.uclib import (
     CTL_CPU_MODEL,
-    CTL_TB_FLUSH,
     CTL_TB_REMOVE_CACHE,
     CTL_TLB_FLUSH,
     CTL_USE_EXITS,
@@ -269,10 +268,6 @@ class Engine:
     def flush_tlb(self) -> None:
         """Forget every translation, before user code runs again."""
         self._flush = True
-
-    def flush_code(self) -> None:
-        """Forget all translated code: somebody wrote to memory behind the engine's back."""
-        check(uc_ctl(self.handle, CTL_TB_FLUSH), "flushing translated code")
 
     def sync_mm(self, mm: MmStruct) -> None:
         """Do at once what `mm` asks of the MMU: the flush of this trap, then the pages that became code."""

@@ -468,7 +468,6 @@ class Machine:
         from mm.uaccess import copy_to_user
 
         copy_to_user(self.kernel.current, address, data)
-        self.engine.flush_code()
 
     def subscribe(self, listener: Callable[[Any], None], *kinds: str) -> Callable[[], None]:
         """Call `listener(event)` for events of these kinds (none: all). Returns a function that ends it."""
