@@ -16,14 +16,14 @@ MAPS = re.compile(r"^([0-9a-f]+-[0-9a-f]+ .{4} [0-9a-f]+) \S+ \d+\s*")
 
 
 def scripts() -> dict[str, pathlib.Path]:
-    return {path.name: path for folder in ("scripts", "fuzz") for path in sorted((GOLDEN / folder).iterdir())}
+    return {path.name: path for folder in ("scripts", "fuzz", "calls") for path in sorted((GOLDEN / folder).iterdir())}
 
 
 @functools.cache
 def recordings() -> dict[str, str]:
     """KERNEL/SCRIPT -> what Linux printed; golden/README.md says why some were recorded again, alone."""
     found = {}
-    for archive in ("golden", "alone"):
+    for archive in ("golden", "alone", "calls"):
         with tarfile.open(GOLDEN / f"{archive}.tar.xz") as tar:
             for member in tar:
                 file = tar.extractfile(member) if member.isfile() else None
