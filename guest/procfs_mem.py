@@ -12,7 +12,7 @@ from mm.gup import access_remote_vm
 from mm.memory_cow import vm_normal_page
 from mm.memory_rss import page_anon
 from mm.mmap import vma_set_page_prot
-from mm.pgtable import pte_range, walk_pmds
+from mm.pgtable import pte_range, report_pte, report_ptes, walk_pmds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 from mm.flags import PG_REFERENCED, VM_PFNMAP
 
 PM_ENTRY_BYTES = 8
-PM_SOFT_DIRTY, PM_MMAP_EXCLUSIVE, PM_FILE, PM_PRESENT = 1 << 55, 1 << 56, 1 << 61, 1 << 63
+PM_SOFT_DIRTY, PM_MMAP_EXCLUSIVE, PM_FILE, PM_SWAP, PM_PRESENT = 1 << 55, 1 << 56, 1 << 61, 1 << 62, 1 << 63
 PM_PFRAME_MASK = (1 << 55) - 1
+MAX_SWAPFILES_SHIFT = 5
 CAP_SYS_ADMIN = 21
 CLEAR_REFS_ALL, CLEAR_REFS_ANON, CLEAR_REFS_MAPPED, CLEAR_REFS_SOFT_DIRTY, CLEAR_REFS_MM_HIWATER_RSS = range(1, 6)
 
@@ -95,13 +96,17 @@ class PagemapFile(AddressFile):
         if pos % PM_ENTRY_BYTES or count % PM_ENTRY_BYTES:
             raise Errno(errno.EINVAL)
         start = (pos // PM_ENTRY_BYTES) << mm.arch.page_shift
-        end = min(start + ((count // PM_ENTRY_BYTES) << mm.arch.page_shift), mm.task_size)
-        if start >= end:
-            return b""
-        return b"".join(self.entries(mm, start, end))
+        out = bytearray()
+        while len(out) < count and start < mm.task_size:
+            # a PMD at a time, all of it (PAGEMAP_WALK_SIZE)
+            end = min((start // mm.arch.pmd_size + 1) * mm.arch.pmd_size, mm.task_size)
+            for part in self.entries(mm, start, end):
+                out += part
+            start = end
+        return bytes(out[:count])
 
     def entries(self, mm: MmStruct, start: int, end: int) -> Iterator[bytes]:
-        """pagemap_read()'s walk: the entries of [start, end)."""
+        """walk_page_range() for pagemap: the entries of [start, end)."""
         vma = mm.ops.find_vma(mm, start)
         while start < end:
             if vma is None or start < vma.vm_start:
@@ -139,12 +144,31 @@ class PagemapFile(AddressFile):
         for first, last, pmd in walk_pmds(mm, start, end):
             if first > start:
                 yield from self.hole(mm, start, first)
+            start = last
+            if mm.arch.pmd_trans_huge(words[pmd]):
+                yield from self.huge(mm, vma, words[pmd], first, last)
+                continue
             low, high = pte_range(mm, pmd, first, last)
             for pte in words[low:high].tolist():
-                yield self.entry(mm, vma, pte).to_bytes(8, "little")
-            start = last
+                yield self.entry(mm, vma, pte).to_bytes(PM_ENTRY_BYTES, "little")
         if start < end:
             yield from self.hole(mm, start, end)
+
+    def huge(self, mm: MmStruct, vma: VmAreaStruct, pmd: int, start: int, end: int) -> Iterator[bytes]:
+        """pagemap_pmd_range() of the part [start, end) of a huge page. The huge zero page counts as a file's."""
+        arch = mm.arch
+        frame = arch.pte_pfn(pmd) + (start % arch.pmd_size >> arch.page_shift) if self.show_pfn else 0
+        flags = PM_PRESENT
+        if vma.vm_flags & arch.VM_SOFTDIRTY or arch.pte_soft_dirty(pmd):
+            flags |= PM_SOFT_DIRTY
+        page = vm_normal_page(mm, pmd)
+        if page is None or not page_anon(page):
+            flags |= PM_FILE
+        if page is not None and page.mapcount == 1:
+            flags |= PM_MMAP_EXCLUSIVE
+        for number in range((end - start) >> arch.page_shift):
+            pfn = frame + number if self.show_pfn else 0
+            yield (pfn & PM_PFRAME_MASK | flags).to_bytes(PM_ENTRY_BYTES, "little")
 
     def entry(self, mm: MmStruct, vma: VmAreaStruct, pte: int) -> int:
         """pte_to_pagemap_entry()."""
@@ -154,6 +178,11 @@ class PagemapFile(AddressFile):
             frame = arch.pte_pfn(pte) if self.show_pfn else 0
             flags = PM_PRESENT | (PM_SOFT_DIRTY if arch.pte_soft_dirty(pte) else 0)
             page = vm_normal_page(mm, pte)
+        elif pte:
+            flags = PM_SWAP
+            if self.show_pfn:
+                kind, offset = arch.pte_to_swp_entry(pte)
+                frame = kind | offset << MAX_SWAPFILES_SHIFT
         if page is not None:
             flags |= 0 if page_anon(page) else PM_FILE
             flags |= PM_MMAP_EXCLUSIVE if page.mapcount == 1 else 0
@@ -209,25 +238,41 @@ def clear_refs(mm: MmStruct, kind: int) -> None:
         if not skip and not vma.vm_flags & VM_PFNMAP:
             clear_area(mm, vma, soft_dirty)
         vma = vma.vm_next
+    if soft_dirty:
+        mm.tlb_flush_pending = True  # else not: an entry the MMU remembers does not become young again
 
 
 def clear_area(mm: MmStruct, vma: VmAreaStruct, soft_dirty: bool) -> None:
     """clear_refs_pte_range() over one area."""
     arch, words = mm.arch, mm.system.words
+    if soft_dirty and not arch.VM_SOFTDIRTY:
+        return  # without soft-dirty tracking there is nothing to clear
     for start, end, pmd in walk_pmds(mm, vma.vm_start, vma.vm_end):
+        if arch.pmd_trans_huge(words[pmd]):
+            old = words[pmd]
+            words[pmd] = cleared(mm, old, soft_dirty)
+            if mm.system.listener is not None:
+                report_pte(mm, start & arch.pmd_mask, old, words[pmd])
+            continue
         first, last = pte_range(mm, pmd, start, end)
-        for index in range(first, last):
-            pte = words[index]
-            if not arch.pte_present(pte):
-                continue
-            if soft_dirty:
-                new = arch.pte_clear_soft_dirty(arch.pte_wrprotect(pte))
-            else:
-                page = vm_normal_page(mm, pte)
-                if page is None:
-                    continue
-                new = arch.pte_mkold(pte)
-                page.flags &= ~PG_REFERENCED
-            if new != pte:
-                words[index] = new
-                mm.tlb_flush_pending = True
+        before = words[first:last].tolist()
+        for index, pte in enumerate(before, first):
+            if arch.pte_present(pte):
+                words[index] = cleared(mm, pte, soft_dirty)
+        if mm.system.listener is not None:
+            report_ptes(mm, start, first, before)
+
+
+def cleared(mm: MmStruct, entry: int, soft_dirty: bool) -> int:
+    """A present entry, of a huge page too, after clear_refs; the page's own mark of use goes along."""
+    arch = mm.arch
+    if soft_dirty:
+        new = arch.pte_clear_soft_dirty(arch.pte_wrprotect(entry))
+    else:
+        page = vm_normal_page(mm, entry)
+        if page is None and not arch.pmd_trans_huge(entry):
+            return entry  # the zero page and raw frames stay as they are; the huge zero page does not
+        new = arch.pte_mkold(entry)
+        if page is not None:
+            page.flags &= ~PG_REFERENCED
+    return new

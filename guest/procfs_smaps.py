@@ -42,6 +42,7 @@ from mm.flags import (
     VM_WIPEONFORK,
     VM_WRITE,
 )
+from mm.huge_memory import huge_page
 from mm.memory_cow import vm_normal_page
 from mm.memory_rss import page_anon
 from mm.pgtable import pte_range, walk_pmds
@@ -64,7 +65,7 @@ _MNEMONICS = {
 }  # fmt: skip
 _FIELDS = (
     "resident", "pss", "pss_anon", "pss_file", "pss_shmem", "shared_clean", "shared_dirty", "private_clean",
-    "private_dirty", "referenced", "anonymous", "lazyfree", "swap", "swap_pss", "pss_locked",
+    "private_dirty", "referenced", "anonymous", "anonymous_thp", "lazyfree", "swap", "swap_pss", "pss_locked",
 )  # fmt: skip
 
 
@@ -88,20 +89,22 @@ class MemSizeStats:
     private_dirty: int
     referenced: int
     anonymous: int
+    anonymous_thp: int
     lazyfree: int
     swap: int
     swap_pss: int
     pss_locked: int
 
     def account(self, page: Page, size: int, young: bool, dirty: bool, locked: bool) -> None:
-        """smaps_account() of one page."""
+        """smaps_account() of one page; of a huge page each part is given, and its flags are the head's."""
         anon = page_anon(page)
+        flags = page.flags if page.private is None else page.private.flags
         if anon:
             self.anonymous += size
-            if not page.flags & PG_SWAPBACKED and not dirty and not page.flags & PG_DIRTY:
+            if not flags & PG_SWAPBACKED and not dirty and not flags & PG_DIRTY:
                 self.lazyfree += size
         self.resident += size
-        if young or page.flags & PG_REFERENCED:
+        if young or flags & PG_REFERENCED:
             self.referenced += size
         private = page.refcount == 1 or page.mapcount < 2
         pss = size << PSS_SHIFT
@@ -110,13 +113,13 @@ class MemSizeStats:
         self.pss += pss
         if anon:
             self.pss_anon += pss
-        elif page.flags & PG_SWAPBACKED:
+        elif flags & PG_SWAPBACKED:
             self.pss_shmem += pss
         else:
             self.pss_file += pss
         if locked:
             self.pss_locked += pss
-        if dirty or page.flags & PG_DIRTY:
+        if dirty or flags & PG_DIRTY:
             if private:
                 self.private_dirty += size
             else:
@@ -133,12 +136,23 @@ class MemSizeStats:
         arch, words, size = mm.arch, mm.system.words, mm.arch.page_size
         locked = bool(vma.vm_flags & VM_LOCKED)
         for start, end, pmd in walk_pmds(mm, vma.vm_start, vma.vm_end):
+            if arch.pmd_trans_huge(words[pmd]):
+                self.gather_huge(mm, words[pmd], locked)
+                continue
             first, last = pte_range(mm, pmd, start, end)
             for pte in words[first:last].tolist():
                 if pte and arch.pte_present(pte):
                     page = vm_normal_page(mm, pte)
                     if page is not None:
                         self.account(page, size, arch.pte_young(pte), arch.pte_dirty(pte), locked)
+
+    def gather_huge(self, mm: MmStruct, pmd: int, locked: bool) -> None:
+        """smaps_pmd_entry(). The huge zero page does not count."""
+        arch = mm.arch
+        if vm_normal_page(mm, pmd) is not None:
+            self.anonymous_thp += arch.pmd_size
+            for page in huge_page(mm, pmd):
+                self.account(page, arch.page_size, arch.pte_young(pmd), arch.pte_dirty(pmd), locked)
 
     def text(self, rollup: bool) -> str:
         """__show_smap()."""
@@ -154,7 +168,7 @@ class MemSizeStats:
             ("Referenced", self.referenced),
             ("Anonymous", self.anonymous),
             ("LazyFree", self.lazyfree),
-            ("AnonHugePages", 0),
+            ("AnonHugePages", self.anonymous_thp),
             ("ShmemPmdMapped", 0),
             ("FilePmdMapped", 0),
             ("Shared_Hugetlb", 0),

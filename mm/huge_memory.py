@@ -23,8 +23,12 @@ from mm.flags import (
     FAULT_FLAG_USER,
     FAULT_FLAG_WRITE,
     MM_ANONPAGES,
+    PG_ACTIVE,
     PG_COMPOUND,
+    PG_DIRTY,
+    PG_REFERENCED,
     PG_RESERVED,
+    PG_SWAPBACKED,
     PG_UPTODATE,
     VM_FAULT_FALLBACK,
     VM_FAULT_OOM,
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from mm.types import MmStruct, Page, VmAreaStruct
 
 MMF_DISABLE_THP = 1 << 24
+HEAD_FLAGS = PG_ACTIVE | PG_DIRTY | PG_REFERENCED | PG_SWAPBACKED  # of a huge page only the head's count
 
 
 def transparent_hugepage_enabled(vma: VmAreaStruct) -> bool:
@@ -203,6 +208,8 @@ def _split_huge_pmd(vma: VmAreaStruct, pmd: int, address: int) -> None:
             words[index] = entry
     else:
         head = huge_page(mm, old)[0]
+        if arch.pte_dirty(old):
+            head.flags |= PG_DIRTY
         clear_page_mlock(system, head)
         for number in range(nr):
             entry = arch.mk_pte(head.pfn + number, vma.vm_page_prot)
@@ -332,9 +339,10 @@ def split_huge_page(system: System, page: Page) -> bool:
         if entry and arch.pmd_trans_huge(entry) and arch.pte_pfn(entry) == head.pfn:
             _split_huge_pmd(vma, pmd, vma_address(head, vma))
             _remake_entries(vma, pmd, vma_address(head, vma))
+    inherited = head.flags & HEAD_FLAGS
     for part in pages:
         part.private = None
-        part.flags &= ~PG_COMPOUND
+        part.flags = part.flags & ~(PG_COMPOUND | HEAD_FLAGS) | inherited
     return True
 
 

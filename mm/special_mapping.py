@@ -52,6 +52,7 @@ def _special_mapping_fault(vmf: VmFault) -> int:
     page = pages[vmf.pgoff]
     page.refcount += 1
     vmf.page = page
+    vmf.vma.vm_mm.system.fault_result = "special"
     return 0
 
 
