@@ -165,8 +165,8 @@ def faultin_page(vma: VmAreaStruct, address: int, flags: int) -> int:
     return flags
 
 
-def populate_vma_page_range(vma: VmAreaStruct, start: int, end: int) -> int:
-    """Make [start, end) of `vma` present; how many pages. Raises Errno when none could be."""
+def populate_vma_page_range(vma: VmAreaStruct, start: int, end: int, ignore_errors: bool = False) -> int:
+    """Make [start, end) of `vma` present; how many pages. Raises Errno when none could be, unless ignored."""
     mm = vma.vm_mm
     gup_flags = FOLL_TOUCH | FOLL_POPULATE | FOLL_MLOCK
     if vma.vm_flags & VM_LOCKONFAULT:
@@ -177,7 +177,12 @@ def populate_vma_page_range(vma: VmAreaStruct, start: int, end: int) -> int:
         gup_flags |= FOLL_FORCE
     if start >= end:
         return 0
-    return get_user_pages(mm, start, (end - start) >> mm.arch.page_shift, gup_flags)
+    try:
+        return get_user_pages(mm, start, (end - start) >> mm.arch.page_shift, gup_flags)
+    except Errno:
+        if not ignore_errors:
+            raise
+        return 0
 
 
 def __mm_populate(mm: MmStruct, start: int, length: int, ignore_errors: bool) -> None:

@@ -107,10 +107,10 @@ def mprotect_fixup(vma: VmAreaStruct, prev: VmAreaStruct | None, start: int, end
     vma_set_page_prot(vma)
     memory.change_protection(vma, start, end, vma.vm_page_prot, MM_CP_DIRTY_ACCT if dirty_accountable else 0)
     if oldflags & (VM_WRITE | VM_SHARED | VM_LOCKED) == VM_LOCKED and newflags & VM_WRITE:
-        # Locked private memory must not fault: make its copies now.
+        # Locked private memory must not fault: make its copies now. What fails (a file that ends earlier) is not told.
         from mm.gup import populate_vma_page_range
 
-        populate_vma_page_range(vma, start, end)
+        populate_vma_page_range(vma, start, end, ignore_errors=True)
     vm_stat_account(mm, oldflags, -nrpages)
     vm_stat_account(mm, newflags, nrpages)
     if mm.system.validate_level:

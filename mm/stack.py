@@ -121,5 +121,5 @@ def find_extend_vma(mm: MmStruct, addr: int) -> VmAreaStruct | None:
     if vma.vm_flags & VM_LOCKED:
         from mm.gup import populate_vma_page_range
 
-        populate_vma_page_range(vma, addr, start)
+        populate_vma_page_range(vma, addr, start, ignore_errors=True)
     return vma
