@@ -45,7 +45,10 @@ FAMILIES: dict[str, str] = {
     "guest.sys_mm_advice": """
         mlock mlock2 munlock mlockall munlockall madvise process_madvise msync mincore remap_file_pages
     """,
-    "guest.sys_socket": "socketpair shutdown",
+    "guest.sys_net": """
+        socket socketpair bind listen connect accept accept4 getsockname getpeername shutdown setsockopt getsockopt
+        sendto sendmsg sendmmsg recvfrom recvmsg recvmmsg
+    """,
     "guest.sys_shm": "shmget shmat shmdt shmctl",
     "guest.sys_process_vm": "process_vm_readv process_vm_writev",
     "guest.sys_mempolicy": "mbind set_mempolicy get_mempolicy migrate_pages move_pages",

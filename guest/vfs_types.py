@@ -102,6 +102,7 @@ class Inode:
         self.i_writecount = 0  # writers; negative: execs that deny writing (ETXTBSY)
         self.i_flctx: Any = None  # file locks, sys_file_lock.py
         self.i_pipe: Any = None  # the pipe of an opened FIFO
+        self.i_unix: Any = None  # the AF_UNIX socket bound to this name
 
     def __repr__(self) -> str:
         return f"<Inode {self.i_sb.s_type} {self.i_ino} mode={self.i_mode:o}>"

@@ -1,0 +1,394 @@
+"""What all sockets share: the file, waiting, and the options of SOL_SOCKET (net/socket.c, net/core/sock.c).
+
+    SocketFile --sk--> Sock (UnixSock in socket_unix.py, TcpSock and UdpSock in socket_inet.py)
+
+Everything is inside the machine: there is no way from a guest's socket to the host's network. Receiving is in two
+steps, `recv()` shows and `take()` removes, so that data survives a bad buffer.
+"""
+
+from __future__ import annotations
+
+import errno
+from struct import Struct
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from guest.file import OpenFile, fput
+from guest.sched import Restart, WaitQueue, sleep_on
+from guest.vfs_flags import O_NONBLOCK, O_RDWR, POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRBAND, POLLWRNORM, S_IFSOCK
+from guest.vfs_types import Inode, Path, SuperBlock
+from mm.errors import Errno
+from mm.uaccess import put_user
+
+if TYPE_CHECKING:
+    from guest.kernel import Kernel
+    from guest.task import Task
+
+AF_UNSPEC, AF_UNIX, AF_INET, AF_INET6 = 0, 1, 2, 10
+SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET = 1, 2, 3, 5
+TCP_ESTABLISHED, TCP_SYN_SENT, TCP_CLOSE, TCP_LISTEN = 1, 2, 7, 10
+RCV_SHUTDOWN, SEND_SHUTDOWN, SHUTDOWN_MASK = 1, 2, 3
+MSG_OOB, MSG_PEEK, MSG_CTRUNC, MSG_TRUNC, MSG_DONTWAIT, MSG_EOR = 1, 2, 8, 0x20, 0x40, 0x80
+MSG_WAITALL, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_WAITFORONE, MSG_CMSG_CLOEXEC = 0x100, 0x2000, 0x4000, 0x10000, 0x40000000
+SOL_SOCKET = 1
+SIOCINQ, SIOCOUTQ = 0x541B, 0x5411
+READ_KEY = POLLIN | POLLRDNORM
+WRITE_KEY = POLLOUT | POLLWRNORM | POLLWRBAND
+STATE_KEY = READ_KEY | WRITE_KEY | POLLRDHUP | 0x18
+
+WMEM_MAX = RMEM_MAX = 212992  # sysctl net.core.{w,r}mem_{default,max}
+_SOMAXCONN = 4096
+_LINGER = Struct("<ii")
+_TIMEVAL = Struct("<qq")
+_UCRED = Struct("<iII")
+OVERFLOW_ID = 65534
+CAP_NET_ADMIN = 12
+
+(
+    SO_DEBUG, SO_REUSEADDR, SO_TYPE, SO_ERROR, SO_DONTROUTE, SO_BROADCAST, SO_SNDBUF, SO_RCVBUF, SO_KEEPALIVE,
+    SO_OOBINLINE, SO_NO_CHECK, SO_PRIORITY, SO_LINGER, SO_BSDCOMPAT, SO_REUSEPORT, SO_PASSCRED, SO_PEERCRED,
+    SO_RCVLOWAT, SO_SNDLOWAT, SO_RCVTIMEO, SO_SNDTIMEO,
+) = range(1, 22)  # fmt: skip
+SO_ACCEPTCONN, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_MARK, SO_PROTOCOL, SO_DOMAIN = 30, 32, 33, 36, 38, 39
+_FLAGS = (
+    SO_DEBUG, SO_REUSEADDR, SO_DONTROUTE, SO_BROADCAST, SO_KEEPALIVE, SO_OOBINLINE, SO_NO_CHECK, SO_REUSEPORT, 29, 34,
+    35, 37, 40, 41, 43, 44, 45,
+)  # fmt: skip # on or off; 29 and up: timestamps, PASSSEC, RXQ_OVFL and the like
+
+
+class Net:
+    """The network of one machine: names and ports."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.sockfs: SuperBlock = kernel.vfs.sockfs
+        self.abstract: dict[tuple[int, bytes], Any] = {}  # (type, name): AF_UNIX sockets without a path
+        self.ordernum = 1  # next name autobind tries
+        self.ports: dict[tuple[str, int], list[Any]] = {}  # ("tcp" or "udp", port): bound sockets
+        self.time_wait: dict[int, int] = {}  # TCP port: until when (ns) it lingers
+        self.next_port = 32768
+
+
+def net_of(kernel: Kernel) -> Net:
+    """The machine's network, made when first used."""
+    net: Net | None = kernel.vfs.net
+    if net is None:
+        net = kernel.vfs.net = Net(kernel)
+    return net
+
+
+class Scm:
+    """What goes along with data: descriptors and who sent it (struct scm_cookie)."""
+
+    __slots__ = ("cred", "fds")
+
+    def __init__(self) -> None:
+        self.fds: list[OpenFile] = []
+        self.cred: tuple[int, int, int] | None = None  # pid, uid, gid
+
+    def destroy(self) -> None:
+        """scm_destroy()."""
+        fds, self.fds = self.fds, []
+        for file in fds:
+            fput(file)
+
+
+class Received(NamedTuple):
+    """What recv() shows."""
+
+    data: bytes
+    length: int = -1  # of the whole message; -1: of data
+    name: bytes | None = None  # sender's address
+    flags: int = 0  # MSG_TRUNC
+    fds: tuple[OpenFile, ...] = ()
+    cred: tuple[int, int, int] | None = None
+
+
+class Sock:
+    """struct sock: one end of a communication. Operations that do not apply raise EOPNOTSUPP, as sock_no_*() do."""
+
+    family = AF_UNSPEC
+    protocol = 0
+    stream = False  # bytes, not messages
+
+    def __init__(self, net: Net, kind: int) -> None:
+        self.net = net
+        self.type = kind
+        self.state = TCP_CLOSE
+        self.sk_err = 0
+        self.sk_shutdown = 0
+        self.sk_sndbuf = WMEM_MAX
+        self.sk_rcvbuf = RMEM_MAX
+        self.backlog = 0
+        self.flags: dict[int, int] = {}  # options that are only remembered
+        self.passcred = 0
+        self.rcvlowat = 1
+        self.rcvtimeo: int | None = None  # ns
+        self.sndtimeo: int | None = None
+        self.linger = (0, 0)
+        self.peercred: tuple[int, int, int] | None = None
+        self.peergroups: list[int] = []
+        self.dead = False  # no file any more
+        self.wq = WaitQueue("a socket")
+
+    # operations of a protocol
+
+    def bind(self, task: Task, address: bytes) -> None:
+        raise Errno(errno.EOPNOTSUPP)
+
+    def connect(self, task: Task, address: bytes, nonblock: bool) -> None:
+        raise Errno(errno.EOPNOTSUPP)
+
+    def listen(self, task: Task, backlog: int) -> None:
+        raise Errno(errno.EOPNOTSUPP)
+
+    def accept(self, task: Task, nonblock: bool) -> Sock:
+        raise Errno(errno.EOPNOTSUPP)
+
+    def getname(self, peer: bool) -> bytes:
+        raise Errno(errno.EOPNOTSUPP)
+
+    def shutdown(self, how: int) -> None:
+        raise Errno(errno.EOPNOTSUPP)
+
+    def send(self, task: Task, data: bytes, name: bytes | None, flags: int, scm: Scm) -> int:
+        """Some or all of `data`; the protocol takes over scm's descriptors when it sends."""
+        raise Errno(errno.EOPNOTSUPP)
+
+    def recv(self, task: Task, count: int, flags: int) -> Received:
+        """What a receive of `count` bytes would get now; sleeps."""
+        raise Errno(errno.EOPNOTSUPP)
+
+    def take(self, count: int) -> None:
+        """The first `count` bytes (or the message) of the last recv() are gone."""
+
+    def poll(self, task: Task) -> int:
+        return 0
+
+    def poll_queues(self, task: Task) -> tuple[Any, ...]:
+        return (self.wq,)
+
+    def ioctl(self, task: Task, cmd: int, arg: int) -> int:
+        raise Errno(errno.ENOTTY)
+
+    def setsockopt(self, task: Task, level: int, name: int, value: bytes) -> None:
+        raise Errno(errno.EOPNOTSUPP)
+
+    def getsockopt(self, task: Task, level: int, name: int, size: int) -> bytes:
+        raise Errno(errno.EOPNOTSUPP)
+
+    def release(self) -> None:
+        """The file is gone."""
+
+    def show_fdinfo(self) -> str:
+        return ""
+
+    # conveniences
+
+    def sock_error(self) -> int:
+        """Take the pending error."""
+        number, self.sk_err = self.sk_err, 0
+        return number
+
+    def raise_error(self) -> None:
+        """Raise the pending error, if any."""
+        number = self.sock_error()
+        if number:
+            raise Errno(number)
+
+    def wait(self, task: Task, queue: WaitQueue, nonblock: int, timeo: int | None) -> None:
+        """Sleep within a timeout of the socket. Raises EAGAIN, EINTR (with a timeout), Restart, Block."""
+        if nonblock:
+            raise Errno(errno.EAGAIN)
+        deadline: int | None = None
+        if timeo is not None:
+            now = task.kernel.clock.now
+            deadline = task.wait_state.setdefault("timeo", now + timeo)
+            if deadline is not None and now >= deadline:
+                raise Errno(errno.EAGAIN)
+        try:
+            sleep_on(task, queue, deadline=deadline)
+        except Restart:
+            if timeo is not None:
+                raise Errno(errno.EINTR) from None
+            raise
+
+    def state_change(self) -> None:
+        """sk_state_change()."""
+        self.wq.wake_all()
+
+
+class SocketFile(OpenFile):
+    """A socket's descriptor (struct socket)."""
+
+    stream = True
+    fmode = 0
+
+    def __init__(self, path: Path, inode: Inode, flags: int, sk: Sock) -> None:
+        super().__init__(path, inode, flags)
+        self.sk = sk
+
+    def read(self, task: Task, pos: int, count: int) -> bytes:
+        if not count:
+            return b""
+        return self.sk.recv(task, count, MSG_DONTWAIT if self.f_flags & O_NONBLOCK else 0).data
+
+    def consume(self, count: int) -> None:
+        self.sk.take(count)
+
+    def write(self, task: Task, pos: int, data: bytes) -> int:
+        return self.sk.send(task, data, None, MSG_DONTWAIT if self.f_flags & O_NONBLOCK else 0, Scm())
+
+    def poll(self, task: Task) -> int:
+        return self.sk.poll(task)
+
+    def poll_queues(self, task: Task) -> tuple[Any, ...]:
+        return self.sk.poll_queues(task)
+
+    def ioctl(self, task: Task, cmd: int, arg: int) -> int:
+        return self.sk.ioctl(task, cmd, arg)
+
+    def show_fdinfo(self) -> str:
+        return self.sk.show_fdinfo()
+
+    def closed(self) -> None:
+        self.sk.release()
+
+
+def socket_file(task: Task, sk: Sock, nonblock: int) -> SocketFile:
+    """sock_alloc_file()."""
+    from guest.tty import anonymous_path
+
+    sb = sk.net.sockfs
+    inode = Inode(sb, S_IFSOCK | 0o777, task.cred.fsuid, task.cred.fsgid)
+    path = anonymous_path(sb, inode, b"socket:[%d]" % inode.i_ino)
+    return SocketFile(path, inode, O_RDWR | (O_NONBLOCK if nonblock else 0), sk)
+
+
+# options of SOL_SOCKET
+
+
+def _timeout(value: bytes) -> int | None:
+    """sock_set_timeout(): ns; None for no limit."""
+    if len(value) < _TIMEVAL.size:
+        raise Errno(errno.EINVAL)
+    seconds, microseconds = _TIMEVAL.unpack(value[: _TIMEVAL.size])
+    if not 0 <= microseconds < 1_000_000:
+        raise Errno(errno.EDOM)
+    if seconds < 0:
+        return 0
+    total: int = (seconds * 1_000_000 + microseconds) * 1000
+    return total or None
+
+
+def sock_setsockopt(task: Task, sk: Sock, name: int, value: bytes) -> None:
+    """Raises EINVAL, EPERM, ENOPROTOOPT."""
+    if name == 25:  # SO_BINDTODEVICE
+        if not task.capable(13):
+            raise Errno(errno.EPERM)
+        if value.strip(b"\0") not in (b"", b"lo"):
+            raise Errno(errno.ENODEV)
+        return
+    if len(value) < 4:
+        raise Errno(errno.EINVAL)
+    number = int.from_bytes(value[:4], "little", signed=True)
+    if name in _FLAGS:
+        sk.flags[name] = int(bool(number))
+    elif name in (SO_SNDBUF, SO_SNDBUFFORCE, SO_RCVBUF, SO_RCVBUFFORCE):
+        _set_buffer(task, sk, name, number)
+    elif name == SO_PRIORITY:
+        if not 0 <= number <= 6 and not task.capable(CAP_NET_ADMIN):
+            raise Errno(errno.EPERM)
+        sk.flags[name] = number
+    elif name == SO_LINGER:
+        if len(value) < _LINGER.size:
+            raise Errno(errno.EINVAL)
+        sk.linger = _LINGER.unpack(value[:8])
+    elif name == SO_PASSCRED:
+        sk.passcred = int(bool(number))
+    elif name == SO_RCVLOWAT:
+        sk.rcvlowat = 0x7FFFFFFF if number < 0 else number or 1
+    elif name == SO_RCVTIMEO:
+        sk.rcvtimeo = _timeout(value)
+    elif name == SO_SNDTIMEO:
+        sk.sndtimeo = _timeout(value)
+    elif name == SO_MARK:
+        if not task.capable(CAP_NET_ADMIN):
+            raise Errno(errno.EPERM)
+        sk.flags[name] = number
+    elif name not in (SO_BSDCOMPAT, 46, 47, 49):
+        raise Errno(errno.ENOPROTOOPT)
+
+
+def _set_buffer(task: Task, sk: Sock, name: int, number: int) -> None:
+    if name in (SO_SNDBUFFORCE, SO_RCVBUFFORCE):
+        if not task.capable(CAP_NET_ADMIN):
+            raise Errno(errno.EPERM)
+        number = max(number, 0)
+    else:
+        number = min(number & 0xFFFFFFFF, WMEM_MAX)
+    number = min(number, 0x3FFFFFFF)
+    if name in (SO_SNDBUF, SO_SNDBUFFORCE):
+        sk.sk_sndbuf = max(number * 2, 4608)
+        sk.flags[SO_SNDBUF] = 1
+        sk.wq.wake_all(WRITE_KEY)
+    else:
+        sk.sk_rcvbuf = max(number * 2, 2304)
+        sk.flags[SO_RCVBUF] = 1
+
+
+def sock_getsockopt(task: Task, sk: Sock, name: int, size: int) -> bytes:
+    """The option's value, at most `size` bytes. Raises EINVAL, ENOPROTOOPT."""
+    number: int | None = None
+    if name in _FLAGS:
+        number = sk.flags.get(name, 0)
+    elif name in (SO_PRIORITY, SO_MARK):
+        number = sk.flags.get(name, 0)
+    elif name in (SO_TYPE, SO_PROTOCOL, SO_DOMAIN):
+        number = {SO_TYPE: sk.type, SO_PROTOCOL: sk.protocol, SO_DOMAIN: sk.family}[name]
+    elif name == SO_ERROR:
+        number = sk.sock_error()
+    elif name == SO_SNDBUF:
+        number = sk.sk_sndbuf
+    elif name == SO_RCVBUF:
+        number = sk.sk_rcvbuf
+    elif name == SO_RCVLOWAT:
+        number = sk.rcvlowat
+    elif name == SO_SNDLOWAT:
+        number = 1
+    elif name == SO_PASSCRED:
+        number = sk.passcred
+    elif name == SO_ACCEPTCONN:
+        number = int(sk.state == TCP_LISTEN)
+    elif name in (SO_BSDCOMPAT, 46, 47):
+        number = 0
+    elif name == 49:  # SO_INCOMING_CPU
+        number = 0
+    if number is not None:
+        return number.to_bytes(4, "little", signed=True)[:size]
+    if name == SO_LINGER:
+        return _LINGER.pack(*sk.linger)[:size]
+    if name in (SO_RCVTIMEO, SO_SNDTIMEO):
+        timeo = sk.rcvtimeo if name == SO_RCVTIMEO else sk.sndtimeo
+        seconds, rest = divmod(timeo or 0, 10**9)
+        return _TIMEVAL.pack(seconds, rest // 1000)[:size]
+    if name == SO_PEERCRED:
+        return _UCRED.pack(*(sk.peercred or (0, 0xFFFFFFFF, 0xFFFFFFFF)))[:size]
+    if name == 59:  # SO_PEERGROUPS
+        return _peergroups(sk, size)
+    if name == 25:  # SO_BINDTODEVICE: none
+        return b""
+    raise Errno(errno.ENOPROTOOPT)
+
+
+def _peergroups(sk: Sock, size: int) -> bytes:
+    if sk.peercred is None:
+        raise Errno(errno.ENODATA)
+    groups = b"".join(group.to_bytes(4, "little") for group in sk.peergroups)
+    if size < len(groups):
+        raise Errno(errno.ERANGE)
+    return groups
+
+
+def put_int(task: Task, arg: int, value: int) -> int:
+    """An ioctl's int result."""
+    put_user(task, arg, value & 0xFFFFFFFF, 4)
+    return 0
