@@ -1,7 +1,7 @@
 """Checks of level 2: page tables, frames and counters against an independent walk; numbers as in mm/README.md.
 
     validate_pages(mm)              one address space: P1 to P6
-    validate_system(system, tasks)  all of them together: P1 to P12
+    validate_system(system, tasks)  all of them together: P1 to P13
 
   P1  a table entry points to a frame marked as table, used once, with the architecture's table bits
   P2  pgtables_bytes is the size of the tables Linux counts (all but the root and p4d tables)
@@ -23,6 +23,7 @@ calls it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from mm.errors import KernelBug
@@ -41,6 +42,7 @@ from mm.flags import (
 )
 from mm.memory_failure import is_hwpoison_entry
 from mm.memory_rss import mm_counter, page_anon
+from mm.page_alloc import MAX_ORDER
 from mm.page_rmap import rmap_walk, thp_nr_pages
 from mm.types import AddressSpace, MmStruct, Page, TaskStruct, VmAreaStruct
 
@@ -226,16 +228,21 @@ def validate_system(system: System, tasks: Iterable[TaskStruct] | None = None, p
     held: dict[int, int] = {}
     for page in pinned:
         held[page.pfn] = held.get(page.pfn, 0) + 1
-    _check_frames(system, mapped, tables, held)
-    _check_free_lists(system)
+    pages = list(filter(None, system.mem_map))  # of 262,144 frames a few hundred are in use: no loop in Python
+    _check_frames(system, pages, mapped, tables, held)
+    _check_free_lists(system, pages)
 
 
 def _check_frames(
-    system: System, mapped: dict[int, list[tuple[MmStruct, int, bool]]], tables: set[int], held: dict[int, int]
+    system: System,
+    pages: list[Page],
+    mapped: dict[int, list[tuple[MmStruct, int, bool]]],
+    tables: set[int],
+    held: dict[int, int],
 ) -> None:
     """P7, P8, P9, P11, P12."""
     mlocked = 0
-    for page in [page for page in system.mem_map if page is not None]:
+    for page in pages:
         pfn = page.pfn
         if page.flags & (PG_RESERVED | PG_HWPOISON) or pfn in tables:
             continue
@@ -262,24 +269,25 @@ def _check_frames(
     _check(mlocked == system.nr_mlock, "P11", f"nr_mlock is {system.nr_mlock}, marked pages are {mlocked}")
 
 
-def _check_free_lists(system: System) -> None:
-    """P10."""
-    # Slices and counts, not loops over frames: with 1 GiB there are 262,144 of them.
+def _check_free_lists(system: System, pages: list[Page]) -> None:
+    """P10; `pages` are those of the frames in use."""
     zone = system.zone
-    mem_map = system.mem_map
-    seen = bytearray(len(mem_map))
-    free = 0
     blocks = [(pfn, order) for order, area in enumerate(zone.free_area) for pfn in area]
     blocks += [(pfn, 0) for pfn in zone.pcp]
+    blocks.sort()
+    free = end = 0
     for pfn, order in blocks:
         size = 1 << order
-        end = pfn + size
         _check(pfn & (size - 1) == 0, "P10", f"free block {pfn:#x} of order {order} is not aligned")
-        _check(seen.find(1, pfn, end) < 0, "P10", f"a frame of the free block {pfn:#x}, order {order}, is free twice")
-        used = mem_map[pfn:end].count(None) != size
-        _check(not used, "P10", f"a frame of the free block {pfn:#x}, order {order}, is in use")
-        seen[pfn:end] = b"\1" * size
+        _check(pfn >= end, "P10", f"a frame of the free block {pfn:#x}, order {order}, is free twice")
+        end = pfn + size
         free += size
-    unused = mem_map.count(None)
+    for page in pages:
+        pfn = page.pfn
+        _check(system.mem_map[pfn] is page, "P10", f"the page of frame {pfn:#x} is not where its number says")
+        at = bisect_right(blocks, (pfn, MAX_ORDER)) - 1
+        used = at >= 0 and pfn < blocks[at][0] + (1 << blocks[at][1])
+        _check(not used, "P10", f"frame {pfn:#x} of a free block is in use")
+    unused = len(system.mem_map) - len(pages)
     _check(free == unused, "P10", f"{unused} frames are unused, {free} are in the free lists")
     _check(zone.nr_free_pages == free, "P10", f"NR_FREE_PAGES is {zone.nr_free_pages}, counted {free}")

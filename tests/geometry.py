@@ -28,25 +28,9 @@ def make_machine(kernel: str, **options: Any) -> Any:
     return Machine(**{**KERNELS[kernel], "stdin": b"", "stdout": "capture", "stderr": "capture", **options})
 
 
-def check_after_calls(machine: Any) -> None:
-    """Check the caller's address space after every system call; faults check themselves at level 2."""
-    from mm.validate import validate_mm
-    from mm.validate_pages import validate_pages
-
-    def check(_event: object) -> None:
-        mm = machine.kernel.current.mm
-        if mm is not None:
-            validate_mm(mm)
-            validate_pages(mm)
-
-    machine.subscribe(check, "syscall_exit")
-
-
 def run_guest(kernel: str, program: str, argv: list[str] | None = None, **options: Any) -> tuple[int, bytes, bytes]:
     """Run to the end: status as a shell counts it, standard output, standard error."""
     machine = make_machine(kernel, **options)
     machine.load(program, argv)
-    if options.get("check") == 2:
-        check_after_calls(machine)
     end = machine.run()
     return (128 + end.signal if end.signal else end.status), bytes(machine.output), bytes(machine.errors)
