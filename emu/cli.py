@@ -96,7 +96,7 @@ def _version() -> str:
 
 def _list_cpus() -> int:
     """`--cpu help`."""
-    from emu.machine import cpu_models
+    from emu.arch import cpu_models
 
     for architecture, models in cpu_models().items():
         print(f"{architecture}:")
@@ -111,6 +111,8 @@ def build(options: Options, **changes: Any) -> Machine:
 
     if options.root is not None:
         check_folder("--root", options.root)
+    if options.prefix is not None:
+        check_folder("-L", options.prefix)
     for host, _, _ in options.mounts:
         check_folder("--mount", host)
     return Machine(
@@ -121,6 +123,7 @@ def build(options: Options, **changes: Any) -> Machine:
         cpu=options.cpu,
         root=options.root,
         rw=options.rw,
+        prefix=options.prefix,
         mounts=tuple(options.mounts),
         env=environment(options),
         uid=options.uid,

@@ -18,6 +18,7 @@ import mmap
 import os
 from typing import TYPE_CHECKING, Any
 
+from emu.arch import make_arch, make_engine
 from emu.errors import STATUS_CANNOT_RUN, STATUS_NOT_FOUND, EngineError, PagewalkError
 from emu.program import ELF_MAGIC, architecture, explain_death, explain_exec, host_path, inspect, is_host_path
 from emu.watch import Watcher
@@ -32,14 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self, TypeVar
 
-    from emu.engine import Engine
     from emu.views import AddressSpace, PageTables, View, VmaTree
     from guest.task import Task
-    from mm.arch import Arch
 
     AnyView = TypeVar("AnyView", bound=View)
 
-PAGE_SIZES = {"x86_64": (4096,), "aarch64": (4096, 16384, 65536)}
 MIN_RAM = 4 << 20
 RAM_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE has a name from Python 3.13 on
 SOLO_SLICE = 3_000_000  # instructions a lone task runs counted before the engine goes back to full speed
@@ -71,44 +69,6 @@ class Exit:
     __hash__ = None  # type: ignore[assignment] # compared by value, changed by nobody, kept in no set
 
 
-def cpu_models() -> dict[str, list[str]]:
-    """CPU models by architecture, the default one first."""
-    from emu.arch_arm64 import Arm64Engine
-    from emu.arch_x86_64 import X86Engine
-
-    return {"x86_64": list(X86Engine.MODELS), "aarch64": list(Arm64Engine.MODELS)}
-
-
-def make_arch(name: str, page_size: int | None, la57: bool) -> Arch:
-    """Geometry of the page tables. Raises PagewalkError for a page size the architecture lacks."""
-    if name not in PAGE_SIZES:
-        raise PagewalkError(f"unknown architecture '{name}'; known: {', '.join(PAGE_SIZES)}")
-    size = page_size or 4096
-    if size not in PAGE_SIZES[name]:
-        known = ", ".join(f"{known >> 10}k" for known in PAGE_SIZES[name])
-        raise PagewalkError(f"page size {size >> 10}k does not exist on {name}; it has {known}")
-    if name == "x86_64":
-        from mm import arch_x86_64
-
-        return arch_x86_64.make(la57)
-    if la57:
-        raise PagewalkError(f"five-level page tables (la57) do not exist on {name}")
-    from mm import arch_arm64
-
-    return arch_arm64.make(size)
-
-
-def make_engine(system: System, model: str | None) -> Engine:
-    """The CPU. Raises PagewalkError."""
-    if system.arch.name == "x86_64":
-        from emu.arch_x86_64 import X86Engine
-
-        return X86Engine(system, model)
-    from emu.arch_arm64 import Arm64Engine
-
-    return Arm64Engine(system, model)
-
-
 class Machine:
     """One emulated computer.
 
@@ -117,9 +77,10 @@ class Machine:
         page_size: bytes; None: 4096.
         la57: five-level page tables (x86-64).
         ram: bytes of guest memory; the host pays for what is touched.
-        cpu: CPU model, see `cpu_models()`.
+        cpu: CPU model, see `emu.arch.cpu_models()`.
         root: host folder that is the guest's /; None: the guest sees its program, /proc, /dev and /tmp only.
         rw: writes under `root` reach the host.
+        prefix: host folder in which absolute paths are looked up first, for interpreter and libraries (-L).
         mounts: (host, guest, "ro" or "rw").
         env: environment of the program.
         uid, gid: whom it runs as.
@@ -145,6 +106,7 @@ class Machine:
         cpu: str | None = None,
         root: str | None = None,
         rw: bool = False,
+        prefix: str | None = None,
         mounts: tuple[tuple[str, str, str], ...] = (),
         env: dict[str, str] | None = None,
         uid: int = 0,
@@ -167,7 +129,7 @@ class Machine:
         self._quantum = quantum
         self.config = Config(
             root=root, rw=rw, mounts=tuple(mounts), env=env or {}, uid=uid, gid=gid, aslr=aslr, stack=stack, seed=seed,
-            stdin="inherit" if stdin is None else stdin, stdout=stdout, stderr=stderr,
+            stdin="inherit" if stdin is None else stdin, stdout=stdout, stderr=stderr, prefix=prefix,
         )  # fmt: skip
         self.instructions: int | None = None  # executed so far, where the run was counted from its start
         self._listeners: list[tuple[Callable[[Any], None], tuple[str, ...]]] = []

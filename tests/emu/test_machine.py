@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from emu import Machine, PagewalkError
-from emu.machine import Exit, cpu_models
+from emu.arch import cpu_models
+from emu.machine import Exit
 
 HERE = Path(__file__).resolve().parents[2]
 ARCHES = ("x86_64", "aarch64")
