@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from guest.procfs import DIR, LINK, SINGLE, Entry
+from guest.procfs_ipc import SYSVIPC_TABLE
 from guest.procfs_sysctl import SYS_TABLE
 from guest.sys_misc import utsname
 from mm.flags import PG_ACTIVE, PG_LRU, PG_TABLE, PG_UNEVICTABLE
@@ -212,6 +213,7 @@ ROOT_TABLE: dict[bytes, Entry] = {
     b"self": Entry(0o777, LINK, self_link),
     b"stat": Entry(0o444, SINGLE, show_stat),
     b"sys": Entry(0o555, DIR, SYS_TABLE),
+    b"sysvipc": Entry(0o555, DIR, SYSVIPC_TABLE),
     b"thread-self": Entry(0o777, LINK, thread_self_link),
     b"uptime": Entry(0o444, SINGLE, show_uptime),
     b"version": Entry(0o444, SINGLE, show_version),

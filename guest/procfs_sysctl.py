@@ -97,6 +97,27 @@ class Knob:
         return value
 
 
+class IpcKnob(Knob):
+    """A setting of System V shared memory: `name` is an attribute of the IPC namespace (ipc/ipc_sysctl.c)."""
+
+    def get(self, task: Task) -> int:
+        from guest.sys_shm import ipc_ns
+
+        value: int = getattr(ipc_ns(task), self.name)
+        return value
+
+    def put(self, task: Task, data: bytes) -> None:
+        from guest.sys_shm import ipc_ns
+        from mm.ipc_shm import shm_destroy_orphaned
+
+        value = self.parse(data)
+        if value is not None:
+            ns = ipc_ns(task)
+            setattr(ns, self.name, value)
+            if self.name == "shm_rmid_forced" and value:
+                shm_destroy_orphaned(ns)
+
+
 class Action(Knob):
     """A setting that only triggers something Linux does to caches; here there is nothing to trigger."""
 
@@ -251,6 +272,11 @@ _KERNEL: dict[bytes, Entry] = {
     b"pid_max": _file(Knob("kernel", "pid_max", low=301, high=4194304)),
     b"random": Entry(0o555, DIR, _RANDOM),
     b"randomize_va_space": _file(Knob("kernel", "randomize_va_space")),
+    b"shm_next_id": _file(IpcKnob("ipc", "next_id", low=0)),
+    b"shm_rmid_forced": _file(IpcKnob("ipc", "shm_rmid_forced", low=0, high=1)),
+    b"shmall": _file(IpcKnob("ipc", "shm_ctlall", wide=True)),
+    b"shmmax": _file(IpcKnob("ipc", "shm_ctlmax", wide=True)),
+    b"shmmni": _file(IpcKnob("ipc", "shm_ctlmni", low=0, high=32768)),
     b"threads-max": _file(Knob("kernel", "max_threads", low=1)),
     b"version": _file(Text("version"), 0o444),
 }

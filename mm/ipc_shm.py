@@ -85,6 +85,7 @@ class IpcNamespace:
         self.seq = 0
         self.last_idx = -1
         self.next_idx = 0  # idr_next
+        self.next_id = -1  # kernel.shm_next_id: identifier wished for the next segment
         self.locked_shm: dict[int, int] = {}  # user_struct: pages locked, by user id
 
     def now(self) -> int:
@@ -126,13 +127,18 @@ def ipc_addid(ns: IpcNamespace, shp: ShmidKernel, euid: int, egid: int) -> None:
         raise Errno(errno.ENOSPC)
     shp.cuid = shp.uid = euid
     shp.cgid = shp.gid = egid
-    idx = _idr_alloc_cyclic(ns, min(max(len(ns.ids) * 3 // 2, IPC_MIN_CYCLE), IPCMNI))
-    if idx <= ns.last_idx:
-        ns.seq += 1
-        if ns.seq >= IPC_SEQ_MAX:
-            ns.seq = 0
-    ns.last_idx = idx
-    shp.seq = ns.seq
+    wished, ns.next_id = ns.next_id, -1
+    if wished < 0:
+        idx = _idr_alloc_cyclic(ns, min(max(len(ns.ids) * 3 // 2, IPC_MIN_CYCLE), IPCMNI))
+        if idx <= ns.last_idx:
+            ns.seq += 1
+            if ns.seq >= IPC_SEQ_MAX:
+                ns.seq = 0
+        ns.last_idx = idx
+        shp.seq = ns.seq
+    else:
+        shp.seq = wished >> IPCMNI_SHIFT
+        idx = next(idx for idx in range(wished & (IPCMNI - 1), IPCMNI) if idx not in ns.ids)
     shp.id = (shp.seq << IPCMNI_SHIFT) + idx
     ns.ids[idx] = shp
     if shp.key != IPC_PRIVATE:
