@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mm.arch import U64, Arch, FaultSignal
-from mm.fault import pagefault_out_of_memory, report_fault
+from mm.fault import pagefault_out_of_memory, report_fault, retry_fault
 from mm.flags import (
     FAULT_FLAG_ALLOW_RETRY,
     FAULT_FLAG_INSTRUCTION,
@@ -22,6 +22,7 @@ from mm.flags import (
     VM_FAULT_ERROR,
     VM_FAULT_HWPOISON,
     VM_FAULT_OOM,
+    VM_FAULT_RETRY,
     VM_FAULT_SIGBUS,
     VM_GROWSDOWN,
     VM_WRITE,
@@ -259,6 +260,8 @@ class Arm64(Arch):
             return self.force_signal(task, error_code, address, SIGSEGV, SEGV_ACCERR, user)
 
         fault = ops.handle_mm_fault(vma, address & self.page_mask, flags)
+        if fault & VM_FAULT_RETRY:
+            fault = retry_fault(vma, address & self.page_mask, flags)
         if not fault & VM_FAULT_ERROR:
             if task.system.listener is not None:
                 report_fault(task, error_code, address, flags, fault, stack, 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mm.arch import U64, Arch, FaultSignal
-from mm.fault import pagefault_out_of_memory, report_fault
+from mm.fault import pagefault_out_of_memory, report_fault, retry_fault
 from mm.flags import (
     FAULT_FLAG_ALLOW_RETRY,
     FAULT_FLAG_INSTRUCTION,
@@ -20,6 +20,7 @@ from mm.flags import (
     VM_ACCESS_FLAGS,
     VM_FAULT_ERROR,
     VM_FAULT_OOM,
+    VM_FAULT_RETRY,
     VM_FAULT_SIGBUS,
     VM_GROWSDOWN,
     VM_WRITE,
@@ -222,6 +223,8 @@ class X86_64(Arch):
             return self.bad_area(task, error_code, address, SEGV_ACCERR, user)
 
         fault = ops.handle_mm_fault(vma, address, flags)
+        if fault & VM_FAULT_RETRY:
+            fault = retry_fault(vma, address, flags)
         if not fault & VM_FAULT_ERROR:
             if task.system.listener is not None:
                 report_fault(task, error_code, address, flags, fault, stack, 0)

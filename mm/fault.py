@@ -8,11 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mm.events import Fault
-from mm.flags import FAULT_FLAG_INSTRUCTION, FAULT_FLAG_USER, FAULT_FLAG_WRITE, VM_FAULT_MAJOR
+from mm.flags import (
+    FAULT_FLAG_INSTRUCTION,
+    FAULT_FLAG_TRIED,
+    FAULT_FLAG_USER,
+    FAULT_FLAG_WRITE,
+    VM_FAULT_ERROR,
+    VM_FAULT_MAJOR,
+)
 
 if TYPE_CHECKING:
     from mm.arch import FaultSignal
-    from mm.types import TaskStruct
+    from mm.types import TaskStruct, VmAreaStruct
 
 SIGKILL = 9
 SI_KERNEL = 0x80
@@ -31,6 +38,15 @@ def report_fault(
     major = bool(fault & VM_FAULT_MAJOR)
     user = bool(flags & FAULT_FLAG_USER)
     listener(Fault(task.pid, address, error_code, access, result, major, stack, signal, user))
+
+
+def retry_fault(vma: VmAreaStruct, address: int, flags: int) -> int:
+    """Make a fault again that ended in VM_FAULT_RETRY; its VM_FAULT_* bits, a major fault whatever it finds."""
+    system = vma.vm_mm.system
+    result = system.fault_result  # what the first try did is what there is to tell
+    fault = vma.vm_mm.ops.handle_mm_fault(vma, address, flags | FAULT_FLAG_TRIED)
+    system.fault_result = result
+    return fault if fault & VM_FAULT_ERROR else fault | VM_FAULT_MAJOR
 
 
 def pagefault_out_of_memory(task: TaskStruct, trap_nr: int, error_code: int, address: int) -> FaultSignal:

@@ -10,6 +10,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from mm.errors import Errno
+from mm.fault import retry_fault
 from mm.flags import (
     FAULT_FLAG_ALLOW_RETRY,
     FAULT_FLAG_KILLABLE,
@@ -18,6 +19,7 @@ from mm.flags import (
     VM_ACCESS_FLAGS,
     VM_FAULT_ERROR,
     VM_FAULT_OOM,
+    VM_FAULT_RETRY,
     VM_FAULT_WRITE,
     VM_IO,
     VM_LOCKED,
@@ -110,11 +112,14 @@ def follow_page(vma: VmAreaStruct, address: int, flags: int) -> Page | None:
     return page
 
 
-def get_user_pages(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[Page] | None = None) -> int:
+def get_user_pages(
+    mm: MmStruct, start: int, nr_pages: int, gup_flags: int, pages: list[Page] | None = None, locked: bool = True
+) -> int:
     """Make `nr_pages` pages from `start` present; how many were reached, at least one.
 
-    With `pages` the page structs are appended there, referenced. Raises Errno EFAULT or ENOMEM when not even the first
-    could be reached.
+    With `pages` the page structs are appended there, referenced. `locked`: the mmap lock may be given up on the way, so
+    that a fault may be cut short (and then is not counted; the page is found present). Raises Errno EFAULT or ENOMEM
+    when not even the first could be reached.
     """
     from mm.stack import find_extend_vma
 
@@ -136,7 +141,7 @@ def get_user_pages(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, page
             if flags & (FOLL_POPULATE | FOLL_MLOCK) == FOLL_MLOCK:  # only what is present already
                 break
             try:
-                flags = faultin_page(vma, start, flags)
+                flags = faultin_page(vma, start, flags, locked)
             except Errno:
                 if done:
                     return done
@@ -150,9 +155,9 @@ def get_user_pages(mm: MmStruct, start: int, nr_pages: int, gup_flags: int, page
     return done
 
 
-def faultin_page(vma: VmAreaStruct, address: int, flags: int) -> int:
+def faultin_page(vma: VmAreaStruct, address: int, flags: int, locked: bool) -> int:
     """Fault a page in; the FOLL flags to go on with. Raises Errno ENOMEM or EFAULT."""
-    fault_flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE
+    fault_flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE if locked else 0
     if flags & FOLL_WRITE:
         fault_flags |= FAULT_FLAG_WRITE
     if flags & FOLL_REMOTE:
@@ -221,6 +226,8 @@ def fixup_user_fault(mm: MmStruct, address: int, write: bool) -> None:
         raise Errno(errno.EFAULT)
     flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE | (FAULT_FLAG_WRITE if write else 0)
     fault = mm.ops.handle_mm_fault(vma, address, flags)
+    if fault & VM_FAULT_RETRY:
+        fault = retry_fault(vma, address, flags)
     if fault & VM_FAULT_ERROR:
         raise Errno(errno.ENOMEM if fault & VM_FAULT_OOM else errno.EFAULT)
 
@@ -251,6 +258,7 @@ def access_remote_vm(mm: MmStruct, address: int, data: bytes | int, gup_flags: i
                 1,
                 gup_flags | FOLL_REMOTE | FOLL_TOUCH | (FOLL_WRITE if write else 0),
                 pages,
+                locked=False,
             )
         except Errno:
             break

@@ -29,6 +29,7 @@ from mm.flags import (
     VM_FAULT_HWPOISON,
     VM_FAULT_MAJOR,
     VM_FAULT_OOM,
+    VM_FAULT_RETRY,
     VM_FAULT_SIGBUS,
     VM_HUGEPAGE,
     VM_LOCKED,
@@ -87,7 +88,8 @@ __all__ = [
 def handle_mm_fault(vma: VmAreaStruct, address: int, flags: int) -> int:
     """Make the page at `address` of `vma` accessible for the access in `flags`; the caller checked permissions.
 
-    Returns VM_FAULT_* bits. Counts the fault (min_flt or maj_flt of the current task) unless it failed.
+    Returns VM_FAULT_* bits. Counts the fault (min_flt or maj_flt of the current task) unless it failed
+    or is to be made again (VM_FAULT_RETRY, then with FAULT_FLAG_TRIED).
     """
     mm = vma.vm_mm
     system = mm.system
@@ -111,10 +113,11 @@ def handle_mm_fault(vma: VmAreaStruct, address: int, flags: int) -> int:
         fault = _handle_mm_fault(vma, mm, address, flags)
 
     # mm_account_fault()
-    if not fault & VM_FAULT_ERROR and task is not None:
+    if fault & VM_FAULT_MAJOR:
+        system.pgmajfault += 1
+    if not fault & (VM_FAULT_ERROR | VM_FAULT_RETRY) and task is not None:
         if fault & VM_FAULT_MAJOR or flags & FAULT_FLAG_TRIED:
             task.maj_flt += 1
-            system.pgmajfault += 1
         else:
             task.min_flt += 1
     if system.validate_level > 1:

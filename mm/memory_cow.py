@@ -33,7 +33,6 @@ from mm.page_rmap import (
     munlock_vma_page,
     page_add_new_anon_rmap,
     page_remove_rmap,
-    set_page_dirty,
 )
 from mm.pgtable import report_pte
 from mm.rmap import anon_vma_prepare
@@ -130,5 +129,6 @@ def wp_page_shared(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int, in
         if fault & (VM_FAULT_ERROR | VM_FAULT_NOPAGE):
             return fault
     wp_page_reuse(vma, mm, address, index, pte, page)
-    set_page_dirty(page)
-    return VM_FAULT_WRITE
+    from mm.memory_file import fault_dirty_shared_page
+
+    return VM_FAULT_WRITE | fault_dirty_shared_page(page, flags)

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from mm.errors import KernelBug
 from mm.flags import (
+    FAULT_FLAG_ALLOW_RETRY,
     FAULT_FLAG_MKWRITE,
+    FAULT_FLAG_TRIED,
     FAULT_FLAG_WRITE,
     MM_ANONPAGES,
     PG_UPTODATE,
@@ -19,6 +21,7 @@ from mm.flags import (
     VM_FAULT_ERROR,
     VM_FAULT_NOPAGE,
     VM_FAULT_OOM,
+    VM_FAULT_RETRY,
     VM_FAULT_SIGBUS,
     VM_SHARED,
     VM_WRITE,
@@ -146,8 +149,18 @@ def do_shared_fault(vmf: VmFault) -> int:
     if result & FAILED:
         put_page(system, page)
         return fault | result
-    set_page_dirty(page)
-    return fault | result
+    return fault | result | fault_dirty_shared_page(page, vmf.flags)
+
+
+def fault_dirty_shared_page(page: Page, flags: int) -> int:
+    """Dirty the page just made writable. VM_FAULT_RETRY when it was clean.
+
+    Linux then throttles the writer (balance_dirty_pages) without the mmap lock, where it may let go of it, and the
+    whole fault is made again: it finds the entry present and counts as a major fault.
+    """
+    if not set_page_dirty(page) or page.mapping is None:
+        return 0
+    return VM_FAULT_RETRY if flags & (FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_TRIED) == FAULT_FLAG_ALLOW_RETRY else 0
 
 
 def _faulted_page(vmf: VmFault) -> Page:
