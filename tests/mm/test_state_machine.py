@@ -33,6 +33,7 @@ from mm.flags import (
     PROT_READ,
     PROT_WRITE,
     RLIM_INFINITY,
+    VM_ACCOUNT,
     VM_DONTCOPY,
     VM_LOCKED,
     VM_LOCKONFAULT,
@@ -327,6 +328,9 @@ class AddressSpaces(RuleBasedStateMachine):
         one = model.get(page)
         if any(vma.vm_flags & VM_LOCKED for vma in areas(self.now.mm)):
             return  # Linux 5.10 unlocks the whole old area, but does not count that
+        first, end = self.address(page), self.address(page + count)
+        if any(vma.vm_start < first and end < vma.vm_end and vma.vm_flags & VM_ACCOUNT for vma in areas(self.now.mm)):
+            return  # Linux 5.10 marks the area behind as accounted, whatever it is
         overlap = page < to + count and to < page + count  # not only where the place is demanded
         allowed = self.in_one_area(page, count) and one is not None and one.file is None and not overlap
         flags = MREMAP_MAYMOVE | MREMAP_DONTUNMAP | (MREMAP_FIXED if fixed else 0)
