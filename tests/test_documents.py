@@ -4,7 +4,7 @@ import pathlib
 import re
 
 import pytest
-from geometry import PROJECT
+from geometry import PROJECT, run_guest
 
 from guest.support import between_markers, markdown
 from guest.syscall_numbers import NAMES
@@ -60,6 +60,38 @@ def test_the_files_a_document_links_to_exist(document: str) -> None:
     path = PROJECT / document
     for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
         assert (path.parent / target).exists(), target
+
+
+def test_every_file_of_mm_has_its_place_in_the_name_table() -> None:
+    text = (PROJECT / "mm" / "README.md").read_text()
+    table = text[text.index("| Linux | here |") : text.index("## Invariants")]
+    files = {path.name for path in (PROJECT / "mm").glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"\b\w+\.py\b", table)) == files
+
+
+@pytest.mark.parametrize("module", ["validate", "validate_pages"])
+def test_the_invariants_are_listed(module: str) -> None:
+    text = (PROJECT / "mm" / "README.md").read_text()
+    table = "\n".join(re.findall(r"^\| ([IP]\d[IP\d, ]*) \|", text, re.MULTILINE))
+    explained = set(re.findall(r"^ +([IP]\d+) ", (PROJECT / "mm" / f"{module}.py").read_text(), re.MULTILINE))
+    assert len(explained) >= 12
+    assert explained <= set(re.findall(r"[IP]\d+", table))
+
+
+def test_the_mmap_that_is_followed_really_goes_so(tmp_path: pathlib.Path) -> None:
+    """Addresses, entries, flags and gaps of the walk-through occur in what the program prints."""
+    text = (PROJECT / "mm" / "README.md").read_text()
+    walk = text[text.index("## One mmap") : text.index("## Where Linux")]
+    shown = re.findall(r"\b[0-9a-f]{5,}\b", "\n".join(re.findall(r"^    .*$", walk, re.MULTILINE)))
+    (tmp_path / "vmops").write_bytes((PROJECT / "tests/golden/bin/vmops.x86_64").read_bytes())
+    (tmp_path / "vmops").chmod(0o755)
+    (tmp_path / "walk").write_text("a = mmap 0 8p 3 0x22 -1 0\nr a\nw a+1p 7\nmprotect a+1p 1p 1\n")
+    status, output, _ = run_guest("x86_64-4k", "/vmops", ["/vmops", "/walk"], root=str(tmp_path))
+    assert status == 0
+    assert len(shown) > 30
+    assert set(shown) <= set(re.findall(r"\b[0-9a-f]{5,}\b", output.decode()))
+    caches = re.findall(r"^    cache:  (\S+ \S+ \S+ \S+)", walk, re.MULTILINE)
+    assert re.findall(r"^cache valid (.*)$", output.decode(), re.MULTILINE)[1:] == [*caches[:2], caches[1], caches[2]]
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
