@@ -22,6 +22,7 @@ class Options:
     def __init__(self) -> None:
         self.root: str | None = None
         self.rw = False
+        self.prefix: str | None = None
         self.mounts: list[tuple[str, str, str]] = []
         self.page_size: int | None = None
         self.la57 = False
@@ -163,6 +164,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         (
             Option(("--root",), "root", "DIR", str, "a folder", "the guest's / is DIR; PROGRAM is looked up in it"),
             switch("--rw", "rw", "the guest's writes reach the --root folder (else they vanish)"),
+            Option(("-L",), "prefix", "DIR", str, "a folder", "look absolute paths up in DIR first, as qemu-user does"),
             Option(
                 ("--mount",),
                 "mounts",

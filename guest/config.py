@@ -11,6 +11,7 @@ class Config:
     def __init__(self, **settings: Any) -> None:
         self.root: str | None = None  # host folder that is the guest's /; None: only the program, /proc, /dev, /tmp
         self.rw = False  # writes to root reach the host
+        self.prefix: str | None = None  # host folder in which absolute paths are looked up first (-L)
         self.mounts: tuple[Any, ...] = ()  # (host, guest, "ro" | "rw")
         self.env: dict[str, str] | None = None
         self.uid = 0

@@ -29,11 +29,12 @@ from guest.sched import (
     Restart,
     TaskExit,
 )
+from guest.siginfo import SIGKILL
 from guest.signal import do_signal
 from guest.syscall_numbers import NAMES
 from guest.syscalls import Entry, Table
 from guest.task import SIGNAL_UNKILLABLE, Sighand, SignalStruct, Task, default_rlimits
-from guest.timers import Timers
+from guest.timers import NEVER, Timers
 from mm.errors import Errno
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Kernel:
         self.last_fatal: Any = None  # (pid, SigInfo) of the last signal that killed
         self.unknown_calls: dict[int, int] = {}  # system call number -> how often refused with ENOSYS
         self.next_pid = config.first_pid
-        self.pid_max = 32768
+        self.pid_max = 4096  # PID_MAX_DEFAULT with CONFIG_BASE_SMALL, as the oracle is built
         self.total_forks = 0
         self.context_switches = 0
         self.futex_queues: dict[Any, Any] = {}
@@ -402,11 +403,14 @@ class Kernel:
             self.need_resched = True
 
     def schedule(self) -> Task | None:
-        """The next task to run; None when the first program and all others are gone.
+        """The next task to run; None when the first program has ended: the machine goes with it, as a container does.
 
         Raises:
             Deadlock: tasks are left, and nothing can ever wake one of them.
         """
+        if self.exit_status is not None:
+            self._end_everybody()
+            return None
         previous = self.current
         if previous is not None and previous.state == TASK_RUNNING and previous not in self.run_queue:
             self.run_queue.appendleft(previous)  # it only had to leave the engine (exec)
@@ -421,6 +425,13 @@ class Kernel:
                 self.system.listener(TaskSwitch(task.pid, previous.pid, task.comm))
         self.set_current(task)
         return task
+
+    def _end_everybody(self) -> None:
+        """The first program is gone: SIGKILL for who is left, at once (the end of a pid namespace)."""
+        for task in list(self.tasks.values()):
+            if task is not self.init and not task.exit_state:
+                self.force_exit(task, SIGKILL)
+        self.run_queue.clear()
 
     def _idle(self) -> bool:
         """Nobody is runnable: let time pass to the next deadline, or wait for the host. False: nobody is left."""
@@ -444,8 +455,9 @@ class Kernel:
 
     def _next_deadline(self, asleep: list[Task]) -> int | None:
         deadlines = [task.deadline for task in asleep if task.deadline is not None]
-        if self.timers.armed():
-            deadlines.append(self.timers.next)
+        timer = self.timers.next_idle()
+        if timer != NEVER:
+            deadlines.append(timer)
         return min(deadlines) if deadlines else None
 
     @staticmethod

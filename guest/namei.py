@@ -146,11 +146,11 @@ class Walk:
 
     __slots__ = ("at", "last", "links", "pending", "root", "slash", "task")
 
-    def __init__(self, task: Task, dfd: int, name: bytes) -> None:
+    def __init__(self, task: Task, dfd: int, name: bytes, root: Path | None = None) -> None:
         if len(name) >= PATH_MAX:
             raise Errno(errno.ENAMETOOLONG)
         self.task = task
-        self.root: Path = task.fs.root
+        self.root: Path = task.fs.root if root is None else root
         self.links = 0  # symbolic links followed
         self.at: Path = self.root
         if name[:1] != b"/" and dfd == AT_FDCWD:
@@ -273,6 +273,10 @@ def filename_lookup(task: Task, dfd: int, name: bytes, flags: int = LOOKUP_FOLLO
     """user_path_at(): the place a path names. Raises ENOENT for an empty path unless LOOKUP_EMPTY."""
     if not name and not flags & LOOKUP_EMPTY:
         raise Errno(errno.ENOENT)
+    if name[:1] == b"/" and task.kernel.vfs.prefix is not None:
+        found = prefix_lookup(task, name, bool(flags & LOOKUP_FOLLOW))
+        if found is not None:
+            return found
     walk = Walk(task, dfd, name)
     if flags & LOOKUP_DIRECTORY:
         walk.slash = True
@@ -281,6 +285,24 @@ def filename_lookup(task: Task, dfd: int, name: bytes, flags: int = LOOKUP_FOLLO
             raise Errno(errno.ENOTDIR)
         return path
     return walk.finish(bool(flags & LOOKUP_FOLLOW))
+
+
+def prefix_lookup(task: Task, name: bytes, follow: bool) -> Path | None:
+    """What an absolute path names in the folder of -L; None: it is not there, or is a directory the guest has too."""
+    prefix: Path = task.kernel.vfs.prefix
+    if task.fs.root.dentry is not task.kernel.vfs.root.dentry:
+        return None  # after chroot
+    try:
+        found = Walk(task, AT_FDCWD, name, prefix).finish(follow)
+    except Errno:
+        return None
+    if found.dentry.d_inode.is_dir():
+        try:
+            Walk(task, AT_FDCWD, name).finish(follow)
+        except Errno:
+            return found
+        return None
+    return found
 
 
 def filename_parent(task: Task, dfd: int, name: bytes) -> Walk:
@@ -312,7 +334,11 @@ def path_openat(task: Task, dfd: int, name: bytes, flags: int, mode: int) -> Ope
         return open_tmpfile(task, dfd, name, flags, mode)
     if flags & O_CREAT and flags & O_EXCL:
         flags |= O_NOFOLLOW
-    walk = Walk(task, dfd, name)
+    root: Path | None = None
+    if name[:1] == b"/" and task.kernel.vfs.prefix is not None:
+        if prefix_lookup(task, name, not flags & O_NOFOLLOW) is not None:
+            root = task.kernel.vfs.prefix
+    walk = Walk(task, dfd, name, root)
     while True:
         walk.to_parent()
         created = open_last(walk, flags, mode)

@@ -70,7 +70,7 @@ _TCP_INFO = 104
 
 
 def inet_create(net: Net, task: Task, family: int, kind: int, protocol: int) -> Sock:
-    """The socket for a family, type and protocol (inet6_create() too). Raises ESOCKTNOSUPPORT, EPROTONOSUPPORT, EPERM."""
+    """The socket for family, type and protocol (also inet6_create()). ESOCKTNOSUPPORT, EPROTONOSUPPORT, EPERM."""
     if kind == SOCK_STREAM and protocol in (0, IPPROTO_TCP):
         return TcpSock(net, family)
     if kind == SOCK_DGRAM and protocol in (0, IPPROTO_UDP):

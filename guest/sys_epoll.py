@@ -321,7 +321,7 @@ def sys_epoll_ctl(task: Task, epfd: int, op: int, fd: int, event: int) -> int:
 
 
 def do_epoll_wait(task: Task, epfd: int, events: int, most: int, timeout: int) -> int:
-    """do_epoll_wait(): `timeout` in ms, negative for ever. Raises EINVAL, EFAULT, EBADF, EINTR."""
+    """The wait itself: `timeout` in ms, negative for ever. Raises EINVAL, EFAULT, EBADF, EINTR."""
     most, timeout = s32(most), s32(timeout)
     size = Struct(task.kernel.vfs.abi.epoll_event).size
     if not 0 < most <= _EP_MAX_EVENTS // size:

@@ -80,6 +80,19 @@ class Timers:
         if self.next != NEVER:
             self.kernel.need_quantum()
 
+    def next_idle(self) -> int:
+        """The earliest expiry while nobody runs: timers of CPU time stand still then. NEVER when there is none."""
+        first = NEVER
+        for alarm in self.alarms:
+            first = min(first, alarm.expires)
+        for signal in self.signals:
+            if signal.it_real_expires:
+                first = min(first, signal.it_real_expires)
+            for timer in signal.posix_timers.values():
+                if timer.expires and not timer.is_silent():
+                    first = min(first, timer.expires)
+        return first
+
     @staticmethod
     def cpu_time(signal: SignalStruct, which: int) -> int:
         """CPU time of the process, ns: user (0) or user and system (1)."""

@@ -3,6 +3,7 @@
     with --root DIR      / = host folder DIR, then /proc, /dev, /dev/shm, /tmp mounted over it
     without              / = a tmpfs that holds only the program, then the same four mounts
     --mount HOST:GUEST   a host folder at GUEST
+    -L DIR               a host folder that is in no tree; absolute paths are looked up in it first
 
 Mount numbers and device numbers are those of the oracle where it has the mount.
 """
@@ -91,7 +92,10 @@ class Vfs:
         self.anonfs = SuperBlock(kernel, "anon_inodefs", _ANON_DEV, ANON_INODE_FS_MAGIC)
         self.shmfs = TmpfsSuper(kernel, _SHM_DEV)
         self.root = self.mount_root(config)
+        self.prefix: Path | None = None  # -L: where absolute paths are looked up first
         self.mount_standard()
+        if config.prefix is not None:
+            self.prefix = self.mount_prefix(config.prefix)
         for mount in config.mounts:
             self.mount_host(mount)
 
@@ -124,6 +128,12 @@ class Vfs:
         self.mount(DevSuper(kernel, _DEV_DEV), b"/dev", "devtmpfs", 14)
         self.mount(TmpfsSuper(kernel, _TMP_DEV), b"/tmp", "tmpfs", 16)
         self.mount(TmpfsSuper(kernel, _DEV_SHM_DEV), b"/dev/shm", "tmpfs", 17)
+
+    def mount_prefix(self, folder: str) -> Path:
+        """-L DIR: a host folder outside the tree, whose files stand before the guest's own. Raises OSError."""
+        sb = HostSuper(self.kernel, self.next_dev, folder)
+        self.next_dev += 1
+        return Path(self.internal_mount(sb), sb.root)
 
     def mount_host(self, spec: tuple[str, str, str]) -> None:
         """--mount HOST:GUEST[:ro|rw]. A host folder or a single host file."""
@@ -293,6 +303,6 @@ class Vfs:
     def close(self) -> None:
         """The machine stops: terminal settings and host descriptors go back."""
         self.tty.restore()
-        for mount in self.mounts:
+        for mount in (*self.mounts, *self.internal.values()):
             if isinstance(mount.mnt_sb, HostSuper):
                 mount.mnt_sb.close()

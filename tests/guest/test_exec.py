@@ -6,7 +6,7 @@ import struct
 import tarfile
 
 import pytest
-from fake_machine import make_kernel
+from fake_machine import make_kernel, syscall
 
 from mm.errors import Errno
 from mm.mmdump import mmdump
@@ -180,3 +180,18 @@ def test_too_many_arguments():
     with pytest.raises(Errno) as refused:
         start("x86_64-4k", vmops("x86_64-4k"), argv=[b"x" * 100_000] * 30)
     assert str(refused.value) == "E2BIG"
+
+
+def test_the_run_ends_with_the_first_program():
+    """Who is left is killed, and gives back what it holds."""
+    kernel, first = start("x86_64-4k", vmops("x86_64-4k"))
+    kernel.schedule()
+    assert kernel.resume(first)
+    assert syscall(kernel, "getpid") == first.pid
+    child = kernel.find_task(syscall(kernel, "fork"))
+    assert child is not None
+    syscall(kernel, "exit_group", 3)
+    assert kernel.exit_status == 3 << 8
+    assert kernel.schedule() is None
+    assert child.exit_state and child.mm is None
+    assert list(kernel.tasks.values()) == [kernel.init]
