@@ -151,8 +151,13 @@ def release_resources(task: Task, code: int) -> None:
     mm = task.mm
     exec_mm_release(task)
     if mm is not None:
+        sync_mm_rss(task)  # again: the release writes to the program's memory
         task.mm = None
         mmput(mm)
+    if kernel.ipc_ns is not None:
+        from mm.ipc_shm import exit_shm
+
+        exit_shm(kernel.ipc_ns, task)
     files, task.files = task.files, None
     if files is not None:
         files.close_all()

@@ -6,6 +6,7 @@ Our own and not the standard library's: importing that costs a start several mil
 from __future__ import annotations
 
 _MASK = 0xFFFFFFFFFFFFFFFF
+_LONG = 4096  # bytes from which on a faster generator, seeded by this one, is worth it
 
 
 class Rng:
@@ -29,5 +30,9 @@ class Rng:
 
     def randbytes(self, count: int) -> bytes:
         """`count` bytes."""
+        if count > _LONG:
+            from _random import Random  # C, and the same sequence on every Python
+
+            return Random(self.next()).getrandbits(8 * count).to_bytes(count, "little")
         words = b"".join([self.next().to_bytes(8, "little") for _ in range((count + 7) // 8)])
         return words[:count]

@@ -167,6 +167,8 @@ def sys_kcmp(task: Task, pid1: int, pid2: int, kind: int, idx1: int, idx2: int) 
     kind = s32(kind)
     pair: tuple[object, object]
     if kind == 0:
+        if first.files is None or second.files is None:  # a zombie's
+            raise Errno(errno.EBADF)
         pair = first.files.get_raw(s32(idx1)), second.files.get_raw(s32(idx2))
     elif kind in (1, 2, 3, 4):
         name = ("mm", "files", "fs", "sighand")[kind - 1]

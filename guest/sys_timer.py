@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from guest.clock import NSEC_PER_SEC
-from guest.siginfo import SI_TIMER, SigInfo
+from guest.siginfo import SI_TIMER, SIG_IGN, SigInfo
 from guest.signal import send_signal
 from guest.sys_mm import s32
 from guest.sys_time import TIMER_ABSTIME, get_timespec64, read_clock
@@ -48,13 +48,25 @@ class PosixTimer:
         self.expires = self.expires + (periods + 1) * self.interval if self.interval else 0
         if self.notify & ~SIGEV_THREAD_ID:
             return
-        if self.queued is not None:
+        if self.is_queued():
             self.overrun = min(self.overrun + periods + 1, _DELAYTIMER_MAX)
             return
         self.overrun = periods
         fields = Struct("<iiQ").pack(self.ident, self.overrun, self.value)
         self.queued = SigInfo(self.signo, SI_TIMER, fields)
         send_signal(self.queued, self.target, not self.notify & SIGEV_THREAD_ID)
+
+    def is_queued(self) -> bool:
+        """Whether its signal waits to be taken (one that was ignored never does)."""
+        target = self.target
+        queues = (target.pending.queue, target.signal.shared_pending.queue)
+        return self.queued is not None and any(self.queued is info for queue in queues for info in queue)
+
+    def is_silent(self) -> bool:
+        """Whether expiring would reach nobody: while everybody sleeps it need not be waited for."""
+        if self.notify & ~SIGEV_THREAD_ID or self.is_queued():
+            return True
+        return self.target.sighand.action[self.signo].handler == SIG_IGN
 
     def taken(self, info: SigInfo) -> None:
         """The signal is being delivered: it carries the overruns up to now."""
