@@ -41,7 +41,7 @@ from mm.lru import lru_add_drain
 from mm.madvise_pages import madvise_cold_page_range, madvise_free_page_range
 from mm.memory import zap_page_range
 from mm.util import capable, fput, get_file, update_hiwater_rss
-from mm.vma_adjust import _split_vma
+from mm.vma_merge import vma_modify
 
 if TYPE_CHECKING:
     from mm.types import MmStruct, VmAreaStruct
@@ -132,32 +132,7 @@ def madvise_behavior(vma: VmAreaStruct, prev: VmAreaStruct | None, start: int, e
     new_flags = _advised_flags(vma, behavior)
     if new_flags == vma.vm_flags:
         return vma
-    mm = vma.vm_mm
-    pgoff = vma.vm_pgoff + ((start - vma.vm_start) >> mm.arch.page_shift)
-    merged = mm.ops.vma_merge(
-        mm,
-        prev,
-        start,
-        end,
-        new_flags,
-        vma.anon_vma,
-        vma.vm_file,
-        pgoff,
-        vma.vm_policy,
-        vma.vm_userfaultfd_ctx,
-    )
-    if merged is not None:
-        vma = merged
-    else:
-        max_map_count = mm.system.sysctl_max_map_count
-        if start != vma.vm_start:
-            if mm.map_count >= max_map_count:
-                raise Errno(errno.ENOMEM)
-            _split_vma(mm, vma, start, True)
-        if end != vma.vm_end:
-            if mm.map_count >= max_map_count:
-                raise Errno(errno.ENOMEM)
-            _split_vma(mm, vma, end, False)
+    vma = vma_modify(vma, prev, start, end, new_flags, vma.vm_policy)
     vma.vm_flags = new_flags
     return vma
 

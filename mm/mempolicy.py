@@ -22,7 +22,7 @@ from mm.page_rmap import rmap_walk, set_page_dirty
 from mm.pgtable import pte_range, report_pte, walk_pmds
 from mm.shmem import ShmemInodeInfo
 from mm.util import capable
-from mm.vma_adjust import split_vma
+from mm.vma_merge import vma_modify
 
 if TYPE_CHECKING:
     from mm.system import System
@@ -233,27 +233,7 @@ def _mbind_area(
     vma: VmAreaStruct, prev: VmAreaStruct | None, start: int, end: int, policy: Mempolicy | None
 ) -> VmAreaStruct:
     """mbind_range() for [start, end) of one area; the area that covers it then."""
-    mm = vma.vm_mm
-    pgoff = vma.vm_pgoff + ((start - vma.vm_start) >> mm.arch.page_shift)
-    merged = mm.ops.vma_merge(
-        mm,
-        prev,
-        start,
-        end,
-        vma.vm_flags,
-        vma.anon_vma,
-        vma.vm_file,
-        pgoff,
-        policy,
-        vma.vm_userfaultfd_ctx,
-    )
-    if merged is not None:
-        vma = merged
-    else:
-        if vma.vm_start != start:
-            split_vma(mm, vma, start, True)
-        if vma.vm_end != end:
-            split_vma(mm, vma, end, False)
+    vma = vma_modify(vma, prev, start, end, vma.vm_flags, policy)
     vma_replace_policy(vma, policy)
     return vma
 

@@ -30,7 +30,7 @@ from mm.memory_cow import vm_normal_page
 from mm.page_rmap import munlock_vma_page
 from mm.pgtable import pte_range, walk_pmds
 from mm.util import can_do_mlock, capable, rlimit
-from mm.vma_adjust import split_vma
+from mm.vma_merge import vma_modify
 
 if TYPE_CHECKING:
     from mm.system import System
@@ -81,32 +81,12 @@ def mlock_fixup(
     old_flags = vma.vm_flags
     if newflags == old_flags or old_flags & (VM_SPECIAL | VM_HUGETLB):
         return vma, 0
-    shift = mm.arch.page_shift
-    pgoff = vma.vm_pgoff + ((start - vma.vm_start) >> shift)
-    merged = mm.ops.vma_merge(
-        mm,
-        prev,
-        start,
-        end,
-        newflags,
-        vma.anon_vma,
-        vma.vm_file,
-        pgoff,
-        vma.vm_policy,
-        vma.vm_userfaultfd_ctx,
-    )
-    if merged is not None:
-        vma = merged
-    else:
-        try:
-            if start != vma.vm_start:
-                split_vma(mm, vma, start, True)
-            if end != vma.vm_end:
-                split_vma(mm, vma, end, False)
-        except Errno as error:
-            return vma, error.number
+    try:
+        vma = vma_modify(vma, prev, start, end, newflags, vma.vm_policy)
+    except Errno as error:
+        return vma, error.number
 
-    nr_pages = (end - start) >> shift
+    nr_pages = (end - start) >> mm.arch.page_shift
     if not newflags & VM_LOCKED:
         mm.locked_vm -= nr_pages
         munlock_vma_pages_range(vma, start, end)

@@ -41,7 +41,7 @@ from mm.util import (
     vm_stat_account,
     vm_unacct_memory,
 )
-from mm.vma_adjust import split_vma
+from mm.vma_merge import vma_modify
 
 if TYPE_CHECKING:
     from mm.types import MmStruct, VmAreaStruct
@@ -67,8 +67,7 @@ def mprotect_fixup(vma: VmAreaStruct, prev: VmAreaStruct | None, start: int, end
     oldflags = vma.vm_flags
     if newflags == oldflags:
         return vma
-    shift = mm.arch.page_shift
-    nrpages = (end - start) >> shift
+    nrpages = (end - start) >> mm.arch.page_shift
     charged = 0
     if newflags & VM_WRITE:
         # Readable memory costs nothing; made writable, it counts as data and must be promised.
@@ -78,30 +77,11 @@ def mprotect_fixup(vma: VmAreaStruct, prev: VmAreaStruct | None, start: int, end
             security_vm_enough_memory_mm(mm, nrpages)
             charged = nrpages
             newflags |= VM_ACCOUNT
-    pgoff = vma.vm_pgoff + ((start - vma.vm_start) >> shift)
-    merged = mm.ops.vma_merge(
-        mm,
-        prev,
-        start,
-        end,
-        newflags,
-        vma.anon_vma,
-        vma.vm_file,
-        pgoff,
-        vma.vm_policy,
-        vma.vm_userfaultfd_ctx,
-    )
-    if merged is not None:
-        vma = merged
-    else:
-        try:
-            if start != vma.vm_start:
-                split_vma(mm, vma, start, True)
-            if end != vma.vm_end:
-                split_vma(mm, vma, end, False)
-        except Errno:
-            vm_unacct_memory(mm.system, charged)
-            raise
+    try:
+        vma = vma_modify(vma, prev, start, end, newflags, vma.vm_policy)
+    except Errno:
+        vm_unacct_memory(mm.system, charged)
+        raise
     vma.vm_flags = newflags
     dirty_accountable = vma_wants_writenotify(vma, vma.vm_page_prot)
     vma_set_page_prot(vma)

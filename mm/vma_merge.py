@@ -26,7 +26,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mm.flags import VM_SPECIAL
-from mm.vma_adjust import _vma_adjust
+from mm.vma_adjust import _vma_adjust, split_vma
 
 if TYPE_CHECKING:
     from mm.types import AnonVma, File, MmStruct, VmAreaStruct
@@ -171,3 +171,28 @@ def vma_merge(
         mm.system.listener(VmaMerge(addr, end, vm_flags, case))
     _vma_adjust(vma, start, new_end, new_pgoff, None, survivor)
     return survivor
+
+
+def vma_modify(
+    vma: VmAreaStruct, prev: VmAreaStruct | None, start: int, end: int, vm_flags: int, policy: Any
+) -> VmAreaStruct:
+    """Before [start, end), a part of `vma`, gets these flags and policy: join it to neighbours or cut it out.
+
+    What mprotect, mlock, madvise and mbind begin with; the kernel gave it this name later. The area returned covers
+    the range, and where nothing was merged, nothing else; its flags and policy are the caller's to set.
+
+    Raises:
+        Errno: ENOMEM at sysctl_max_map_count areas; the first of two cuts may stand then.
+    """
+    mm = vma.vm_mm
+    pgoff = vma.vm_pgoff + ((start - vma.vm_start) >> mm.arch.page_shift)
+    merged = mm.ops.vma_merge(
+        mm, prev, start, end, vm_flags, vma.anon_vma, vma.vm_file, pgoff, policy, vma.vm_userfaultfd_ctx
+    )
+    if merged is not None:
+        return merged
+    if start != vma.vm_start:
+        split_vma(mm, vma, start, True)
+    if end != vma.vm_end:
+        split_vma(mm, vma, end, False)
+    return vma
