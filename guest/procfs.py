@@ -66,6 +66,9 @@ class ProcSuper(SuperBlock):
         return 1024
 
 
+SUID_DUMP_USER = 1  # get_dumpable() of a task that may be looked into
+
+
 class ProcInode(Inode):
     """A file of a task (`task`) or of the whole system. `table` are the names of a folder."""
 
@@ -98,7 +101,8 @@ class ProcInode(Inode):
     def access_mm(self, reader: Task) -> MmStruct | None:
         """proc_mem_open(): the task's mm, if the reader may look. Raises EACCES, ESRCH."""
         task = self.task
-        if task.mm is not None and task.mm is not reader.mm and not ptrace_may_access(reader, task):
+        there = task.mm is not None or task is task.kernel.init  # the stand-in for init has none
+        if there and task.mm is not reader.mm and not ptrace_may_access(reader, task):
             raise Errno(errno.EACCES)
         return task.mm
 
@@ -119,10 +123,21 @@ class ProcInode(Inode):
         return inode
 
     def own(self) -> None:
-        """task_dump_owner(): files of a task belong to its user."""
+        """task_dump_owner(): files of a task belong to its user; of one that must not be looked into, to root."""
         task = self.subject
-        if task is not None and not (self.i_mode & S_IFMT != S_IFDIR and task.mm is None):
+        if task is None:
+            return
+        if self.i_mode == S_IFDIR | 0o555 or (task.mm is not None and task.mm.flags & 3 == SUID_DUMP_USER):
             self.i_uid, self.i_gid = task.cred.euid, task.cred.egid
+        else:
+            self.i_uid = self.i_gid = 0
+
+    def permission(self, task: Task, mask: int) -> int | None:
+        self.own()  # pid_revalidate(): the owner is that of now
+        return None
+
+    def getattr(self) -> None:
+        self.own()
 
     def numbers(self) -> int:
         """The number before this folder's first entry."""
@@ -234,6 +249,7 @@ class ProcTasks(ProcInode):
     """/proc/PID/task."""
 
     def getattr(self) -> None:
+        self.own()
         self.i_nlink = 2 + (len(self.subject.signal.threads) if self.subject is not None else 0)
 
     def lookup(self, parent: Dentry, name: bytes) -> Dentry | None:
@@ -254,6 +270,7 @@ class ProcFds(ProcInode):
     first = _INO_FD
 
     def permission(self, task: Task, mask: int) -> int | None:
+        self.own()
         if self.subject is not None and task.tgid == self.subject.tgid:
             return 0
         return None

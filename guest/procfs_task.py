@@ -113,8 +113,9 @@ def show_auxv(inode: ProcInode, task: Task) -> bytes:
     mm = inode.access_mm(task)
     if mm is None:
         return b""
-    words = list(mm.saved_auxv)
-    return b"".join(word.to_bytes(8, "little") for word in words)
+    words = mm.saved_auxv
+    end = next(index for index in range(0, len(words), 2) if not words[index]) + 2
+    return b"".join(word.to_bytes(8, "little") for word in words[:end])
 
 
 def show_comm(inode: ProcInode, task: Task) -> str:

@@ -231,13 +231,19 @@ def _cap_ambient(task: Task, a: int, b: int, c: int, d: int) -> int:
     return 0
 
 
+def _set_mm(task: Task, a: int, b: int, c: int, d: int) -> int:
+    from guest.sys_prctl_mm import prctl_set_mm
+
+    return prctl_set_mm(task, a, b, c, d)
+
+
 _OPTIONS: dict[int, Callable[[Task, int, int, int, int], int]] = {
     1: _set_pdeathsig, 2: _get_pdeathsig, 3: _get_dumpable, 4: _set_dumpable, 7: _get_keepcaps, 8: _set_keepcaps,
     13: _get_timing, 14: _set_timing, 15: _set_name, 16: _get_name, 23: _capbset_read, 24: _capbset_drop,
     27: _get_securebits, 28: _set_securebits, 29: _set_timerslack, 30: _get_timerslack, 33: _mce_kill,
-    34: _mce_kill_get, 36: _set_subreaper, 37: _get_subreaper, 38: _set_no_new_privs, 39: _get_no_new_privs,
-    40: _get_tid_address, 41: _set_thp_disable, 42: _get_thp_disable, 47: _cap_ambient, 57: _io_flusher,
-    58: _get_io_flusher,
+    34: _mce_kill_get, 35: _set_mm, 36: _set_subreaper, 37: _get_subreaper, 38: _set_no_new_privs,
+    39: _get_no_new_privs, 40: _get_tid_address, 41: _set_thp_disable, 42: _get_thp_disable, 47: _cap_ambient,
+    57: _io_flusher, 58: _get_io_flusher,
 }  # fmt: skip
 
 
@@ -250,4 +256,4 @@ def sys_prctl(task: Task, option: int, arg2: int, arg3: int, arg4: int, arg5: in
     return task.kernel.arch.prctl(task, option, arg2)
 
 
-CALLS = (Call("prctl", sys_prctl, PARTIAL, "no PR_SET_MM, no speculation control"),)
+CALLS = (Call("prctl", sys_prctl, PARTIAL, "no speculation control"),)
