@@ -112,9 +112,9 @@ class Kernel:
         return Vfs(self)
 
     def _max_threads(self) -> int:
-        """set_max_threads(): an eighth of memory in kernel stacks of 16 KiB (64 KiB pages: one page)."""
+        """set_max_threads(): an eighth of memory in kernel stacks of 16 KiB."""
         arch = self.system.arch
-        thread_size = max(16384, arch.page_size)
+        thread_size = 16384
         pages: int = self.system.totalram_pages
         return max(20, (pages << arch.page_shift) // (thread_size * 8))
 

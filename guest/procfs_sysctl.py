@@ -58,14 +58,24 @@ class Knob:
         """The value as it is read."""
         return f"{self.get(task)}\n"
 
-    def put(self, task: Task, data: bytes) -> None:
-        """Parse and set. Raises EINVAL."""
+    def put(self, task: Task, data: bytes) -> int:
+        """Parse and set; how many bytes were taken: a second number is left alone. Raises EINVAL."""
         value = self.parse(data)
-        if value is None:
-            return
+        first = data.lstrip(_BLANK)
+        number = _NUMBER.match(first)
+        rest = first[number.end() :] if number else b""
+        taken = len(data) - len(rest.lstrip(_BLANK))
+        if value is not None:
+            self.store(task, value)
+        return taken
+
+    def store(self, task: Task, value: int) -> None:
+        """Set what was parsed."""
         owner: Any = task.system if self.where == "system" else task.kernel
         if self.where == "table":
-            owner.sysctls[self.name] = value
+            task.kernel.sysctls[self.name] = value
+            if self.clears:
+                task.kernel.sysctls[self.clears] = 0
         else:
             setattr(owner, self.name, value)
             if self.clears:
@@ -106,20 +116,29 @@ class IpcKnob(Knob):
         value: int = getattr(ipc_ns(task), self.name)
         return value
 
-    def put(self, task: Task, data: bytes) -> None:
+    def store(self, task: Task, value: int) -> None:
         from guest.sys_shm import ipc_ns
         from mm.ipc_shm import shm_destroy_orphaned
 
-        value = self.parse(data)
-        if value is not None:
-            ns = ipc_ns(task)
-            setattr(ns, self.name, value)
-            if self.name == "shm_rmid_forced" and value:
-                shm_destroy_orphaned(ns)
+        ns = ipc_ns(task)
+        setattr(ns, self.name, value)
+        if self.name == "shm_rmid_forced" and value:
+            shm_destroy_orphaned(ns)
 
 
 class Action(Knob):
     """A setting that only triggers something Linux does to caches; here there is nothing to trigger."""
+
+
+class ArchBits(Knob):
+    """A number of the architecture, until somebody sets another (which nothing asks for)."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("table", name, low=0)
+
+    def get(self, task: Task) -> int:
+        value: int = task.kernel.sysctls.get(self.name, getattr(task.system.arch, self.name))
+        return value
 
 
 class Text:
@@ -137,10 +156,11 @@ class Text:
         value: str = names.get(self.key, task.kernel.sysctls.get(self.key, self.default))
         return value + "\n"
 
-    def put(self, task: Task, data: bytes) -> None:
+    def put(self, task: Task, data: bytes) -> int:
         """Take the first line."""
         line = data.partition(b"\n")[0].partition(b"\0")[0][:64]
         task.kernel.sysctls[self.key] = line.decode("utf-8", "surrogateescape")
+        return len(data)
 
 
 class Uuid:
@@ -161,7 +181,7 @@ class Uuid:
                 task.kernel.sysctls["boot_id"] = kept
         return f"{kept}\n"
 
-    def put(self, task: Task, data: bytes) -> None:
+    def put(self, task: Task, data: bytes) -> int:
         """Not writable."""
         raise Errno(errno.EPERM)
 
@@ -181,9 +201,10 @@ class SysctlFile(OpenFile):
             return 0
         if not self.f_inode.i_mode & 0o222:
             raise Errno(errno.EPERM)
-        if not pos:
-            self.f_inode.knob.put(task, data[:4095])
-        return len(data)
+        if pos:
+            return len(data)
+        taken: int = self.f_inode.knob.put(task, data[:4095])
+        return taken
 
     f_inode: SysctlInode
 
@@ -237,21 +258,49 @@ def _file(knob: Any, mode: int = 0o644) -> Entry:
 
 _VM: dict[bytes, Entry] = {
     b"admin_reserve_kbytes": _file(Knob("system", "sysctl_admin_reserve_kbytes", wide=True)),
+    b"block_dump": _file(Knob("table", "block_dump", low=0)),
     b"compact_memory": _file(Action("table", "compact_memory"), 0o200),
+    b"compact_unevictable_allowed": _file(Knob("table", "compact_unevictable_allowed", 1, low=0, high=1)),
+    b"compaction_proactiveness": _file(Knob("table", "compaction_proactiveness", low=0, high=100)),
+    b"dirty_background_bytes": _file(
+        Knob("table", "dirty_background_bytes", low=1, wide=True, clears="dirty_background_ratio")
+    ),
+    b"dirty_background_ratio": _file(
+        Knob("table", "dirty_background_ratio", 10, low=0, high=100, clears="dirty_background_bytes")
+    ),
+    b"dirty_bytes": _file(Knob("table", "dirty_bytes", low=8192, wide=True, clears="dirty_ratio")),
+    b"dirty_expire_centisecs": _file(Knob("table", "dirty_expire_centisecs", 3000, low=0)),
+    b"dirty_ratio": _file(Knob("table", "dirty_ratio", 20, low=0, high=100, clears="dirty_bytes")),
+    b"dirty_writeback_centisecs": _file(Knob("table", "dirty_writeback_centisecs", 500)),
+    b"dirtytime_expire_seconds": _file(Knob("table", "dirtytime_expire_seconds", 43200, low=0)),
     b"drop_caches": _file(Action("table", "drop_caches", low=1, high=4), 0o200),
+    b"extfrag_threshold": _file(Knob("table", "extfrag_threshold", 500, low=0, high=1000)),
+    b"laptop_mode": _file(Knob("table", "laptop_mode")),
     b"legacy_va_layout": _file(Knob("system", "sysctl_legacy_va_layout", low=0)),
     b"max_map_count": _file(Knob("system", "sysctl_max_map_count", low=0)),
     b"mmap_min_addr": _file(Knob("system", "mmap_min_addr", wide=True)),
+    b"mmap_rnd_bits": _file(ArchBits("mmap_rnd_bits"), 0o600),
+    b"numa_stat": _file(Knob("table", "numa_stat", 1, low=0, high=1)),
+    b"numa_zonelist_order": _file(Text("numa_zonelist_order", "Node")),
+    b"oom_dump_tasks": _file(Knob("table", "oom_dump_tasks", 1)),
     b"oom_kill_allocating_task": _file(Knob("table", "oom_kill_allocating_task")),
     b"overcommit_kbytes": _file(
         Knob("system", "sysctl_overcommit_kbytes", wide=True, clears="sysctl_overcommit_ratio")
     ),
     b"overcommit_memory": _file(Knob("system", "sysctl_overcommit_memory", low=0, high=2)),
     b"overcommit_ratio": _file(Knob("system", "sysctl_overcommit_ratio", clears="sysctl_overcommit_kbytes")),
+    b"page-cluster": _file(Knob("table", "page-cluster", 3, low=0)),
+    b"page_lock_unfairness": _file(Knob("table", "page_lock_unfairness", 5, low=0)),
     b"panic_on_oom": _file(Knob("table", "panic_on_oom", low=0, high=2)),
+    b"percpu_pagelist_fraction": _file(Knob("table", "percpu_pagelist_fraction", low=0)),
+    b"stat_interval": _file(Knob("table", "stat_interval", 1)),
     b"swappiness": _file(Knob("table", "swappiness", 60, low=0, high=200)),
     b"unprivileged_userfaultfd": _file(Knob("table", "unprivileged_userfaultfd", 1, low=0, high=1)),
     b"user_reserve_kbytes": _file(Knob("system", "sysctl_user_reserve_kbytes", wide=True)),
+    b"vfs_cache_pressure": _file(Knob("table", "vfs_cache_pressure", 100, low=0)),
+    b"watermark_boost_factor": _file(Knob("table", "watermark_boost_factor", 15000, low=0)),
+    b"watermark_scale_factor": _file(Knob("table", "watermark_scale_factor", 10, low=1, high=1000)),
+    b"zone_reclaim_mode": _file(Knob("table", "zone_reclaim_mode", low=0)),
 }
 _RANDOM: dict[bytes, Entry] = {
     b"boot_id": _file(Uuid(True), 0o444),
