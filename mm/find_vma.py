@@ -70,14 +70,6 @@ def find_vma_intersection(mm: MmStruct, start: int, end: int) -> VmAreaStruct | 
     return vma
 
 
-def find_exact_vma(mm: MmStruct, start: int, end: int) -> VmAreaStruct | None:
-    """The VMA that is exactly [start, end), or None."""
-    vma = mm.ops.find_vma(mm, start)
-    if vma is not None and (vma.vm_start != start or vma.vm_end != end):
-        return None
-    return vma
-
-
 def find_vma_links(mm: MmStruct, addr: int, end: int) -> tuple[VmAreaStruct | None, Any, bool] | None:
     """Where an area [addr, end) would be linked: (area before it, tree parent, as left child?).
 

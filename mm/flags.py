@@ -6,7 +6,6 @@ the uapi mman headers of Linux 5.10. The value of VM_SOFTDIRTY depends on the ar
 
 from __future__ import annotations
 
-VM_NONE = 0
 VM_READ = 0x1
 VM_WRITE = 0x2
 VM_EXEC = 0x4
@@ -97,17 +96,14 @@ VM_FAULT_DONE_COW = 0x1000
 VM_FAULT_ERROR = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_FALLBACK | VM_FAULT_HWPOISON
 
 # struct page flags that mm/ keeps (bit numbers are ours; /proc/kpageflags translates).
-PG_LOCKED = 1 << 0
 PG_REFERENCED = 1 << 1
 PG_UPTODATE = 1 << 2
 PG_DIRTY = 1 << 3
 PG_LRU = 1 << 4
 PG_ACTIVE = 1 << 5
-PG_WRITEBACK = 1 << 6
 PG_SWAPBACKED = 1 << 7
 PG_UNEVICTABLE = 1 << 8
 PG_MLOCKED = 1 << 9
-PG_BUDDY = 1 << 10
 PG_RESERVED = 1 << 11
 PG_TABLE = 1 << 12
 PG_DCACHE_CLEAN = 1 << 13  # instruction cache agrees with the frame (arm64's PG_dcache_clean; both engines need it)

@@ -232,8 +232,3 @@ def mmput(mm: MmStruct) -> None:
     pgd_free(mm)
     if any(mm.rss_stat) or mm.pgtables_bytes:
         raise KernelBug(f"after exit: rss {mm.rss_stat}, page tables {mm.pgtables_bytes} bytes", mm)
-
-
-def mm_locked(mm: MmStruct) -> bool:
-    """Will new areas be locked (mlockall MCL_FUTURE)?"""
-    return bool(mm.def_flags & VM_LOCKED)

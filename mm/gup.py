@@ -10,7 +10,6 @@ import errno
 from typing import TYPE_CHECKING
 
 from mm.errors import Errno
-from mm.fault import retry_fault
 from mm.flags import (
     FAULT_FLAG_ALLOW_RETRY,
     FAULT_FLAG_KILLABLE,
@@ -19,7 +18,6 @@ from mm.flags import (
     VM_ACCESS_FLAGS,
     VM_FAULT_ERROR,
     VM_FAULT_OOM,
-    VM_FAULT_RETRY,
     VM_FAULT_WRITE,
     VM_IO,
     VM_LOCKED,
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
 
 FOLL_WRITE = 0x01
 FOLL_TOUCH = 0x02
-FOLL_GET = 0x04
 FOLL_FORCE = 0x10
 FOLL_POPULATE = 0x40
 FOLL_MLOCK = 0x1000
@@ -215,21 +212,6 @@ def __mm_populate(mm: MmStruct, start: int, length: int, ignore_errors: bool) ->
 def mm_populate(mm: MmStruct, start: int, length: int) -> None:
     """Populate a range, whatever fails (MAP_POPULATE, mlockall)."""
     __mm_populate(mm, start, length, True)
-
-
-def fixup_user_fault(mm: MmStruct, address: int, write: bool) -> None:
-    """Make one page accessible to the owner's own kind of access (futexes). Raises Errno EFAULT or ENOMEM."""
-    from mm.stack import find_extend_vma
-
-    vma = find_extend_vma(mm, address)
-    if vma is None or address < vma.vm_start or not vma.vm_flags & (VM_WRITE if write else VM_READ):
-        raise Errno(errno.EFAULT)
-    flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE | (FAULT_FLAG_WRITE if write else 0)
-    fault = mm.ops.handle_mm_fault(vma, address, flags)
-    if fault & VM_FAULT_RETRY:
-        fault = retry_fault(vma, address, flags)
-    if fault & VM_FAULT_ERROR:
-        raise Errno(errno.ENOMEM if fault & VM_FAULT_OOM else errno.EFAULT)
 
 
 def access_remote_vm(mm: MmStruct, address: int, data: bytes | int, gup_flags: int = FOLL_FORCE) -> Sequence[int]:

@@ -165,11 +165,6 @@ def free_page(system: System, page: Page) -> None:
     system.zone.pcp.append(pfn)
 
 
-def get_page(page: Page) -> None:
-    """Take a reference."""
-    page.refcount += 1
-
-
 def put_page(system: System, page: Page) -> None:
     """Drop a reference; the last one frees the frame."""
     page.refcount -= 1

@@ -20,12 +20,11 @@ from mm.flags import (
     PG_UNEVICTABLE,
     PG_UPTODATE,
     VM_LOCKED,
-    VM_SHARED,
     VM_SPECIAL,
 )
 from mm.interval_tree import anon_vma_interval_tree_foreach, vma_interval_tree_foreach
 from mm.lru import isolate_lru_page, lru_cache_add
-from mm.pgtable import pmd_offset, pte_offset, report_pte
+from mm.pgtable import pmd_offset, pte_offset
 from mm.types import AnonVma, Page, VmAreaStruct
 
 if TYPE_CHECKING:
@@ -59,11 +58,6 @@ def page_add_new_anon_rmap(page: Page, vma: VmAreaStruct, address: int) -> None:
 
 def page_add_file_rmap(page: Page) -> None:
     """One more PTE maps a page of a file."""
-    page.mapcount += 1
-
-
-def page_dup_rmap(page: Page) -> None:
-    """fork() copied a PTE."""
     page.mapcount += 1
 
 
@@ -160,22 +154,6 @@ def rmap_walk(system: System, page: Page, huge: bool = False) -> Iterator[tuple[
             pte = words[index]
             if pte and arch.pte_present(pte) and arch.pte_pfn(pte) == page.pfn:
                 yield vma, address, index
-
-
-def page_mkclean(system: System, page: Page) -> int:
-    """Write-protect and clean every shared mapping of a file page, so that the next write is noticed; how many."""
-    arch = system.arch
-    words = system.words
-    cleaned = 0
-    for vma, address, index in rmap_walk(system, page):
-        pte = words[index]
-        if vma.vm_flags & VM_SHARED and (arch.pte_dirty(pte) or arch.pte_write(pte)):
-            words[index] = arch.pte_mkclean(arch.pte_wrprotect(pte))
-            vma.vm_mm.tlb_flush_pending = True
-            cleaned += 1
-            if system.listener is not None:
-                report_pte(vma.vm_mm, address, pte, words[index])
-    return cleaned
 
 
 def set_page_dirty(page: Page) -> bool:

@@ -88,11 +88,6 @@ class SpecialMappingVmOps:
 special_mapping_vmops: Any = SpecialMappingVmOps()
 
 
-def vma_is_special_mapping(vma: VmAreaStruct, mapping: VmSpecialMapping) -> bool:
-    """Does `vma` show `mapping`?"""
-    return vma.vm_private_data is mapping and vma.vm_ops is special_mapping_vmops
-
-
 def _install_special_mapping(
     mm: MmStruct, addr: int, length: int, vm_flags: int, spec: VmSpecialMapping
 ) -> VmAreaStruct:

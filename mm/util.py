@@ -68,11 +68,6 @@ def capable(mm: MmStruct, cap: int) -> bool:
     return get_current(mm).cap_effective >> cap & 1 == 1
 
 
-def vma_pages(vma: VmAreaStruct) -> int:
-    """Size of an area in pages."""
-    return (vma.vm_end - vma.vm_start) >> vma.vm_mm.arch.page_shift
-
-
 def get_file(file: File) -> File:
     """One more user of an open file."""
     file.f_count += 1

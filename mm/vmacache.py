@@ -8,7 +8,7 @@ its own first.
     address 7f12_3456_7890 --> slot (address >> pmd_shift) & 3
 
 The slots hold pointers to VMAs that may be freed meanwhile. No one clears them: removing a VMA raises the mm's sequence
-number (`vmacache_invalidate`), and a task whose own number differs forgets all four before it looks.
+number (`_vma_unlink`, vma_tree.py), and a task whose own number differs forgets all four before it looks.
 
 Only the current task's own mm is cached: looking into another process's mm neither uses nor fills a cache.
 """
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 def vmacache_flush(task: TaskStruct) -> None:
     """Forget all four slots."""
     task.vmacache[:] = (None, None, None, None)
-
-
-def vmacache_invalidate(mm: MmStruct) -> None:
-    """A VMA was removed: every task's cache of this mm is stale from now on."""
-    mm.vmacache_seqnum += 1
 
 
 def vmacache_update(mm: MmStruct, addr: int, newvma: VmAreaStruct) -> None:
