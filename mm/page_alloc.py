@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mm.errors import KernelBug
 from mm.flags import PG_RESERVED
-from mm.types import Page
+from mm.types import CompoundPage, Page
 
 if TYPE_CHECKING:
     from mm.system import System
@@ -142,7 +142,7 @@ def alloc_pages(system: System, order: int, zero: bool) -> Page | None:
                 system.ram[frame * size : (frame + 1) * size] = system.zeroes
         else:
             used[frame] = 1
-        system.mem_map[frame] = Page(frame)
+        system.mem_map[frame] = CompoundPage(frame)
     return system.mem_map[pfn]
 
 

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 class Page:
     """State of one frame of guest RAM in use (struct page). Free frames have none: `system.mem_map[pfn] is None`."""
 
-    __slots__ = ("flags", "index", "mapcount", "mapping", "pfn", "private", "refcount")
+    __slots__ = ("flags", "index", "mapcount", "mapping", "pfn", "refcount")  # few: there is one for each resident page
+
+    private: Any = None  # head of the huge page this is part of; only a CompoundPage can be one
 
     def __init__(
         self,
@@ -44,7 +46,16 @@ class Page:
         self.flags = flags  # PG_*
         self.mapping = mapping  # owner: PageAnon() iff it is an AnonVma
         self.index = index  # pages: offset within mapping (file offset, or linear address for anonymous)
-        self.private: Any = None  # head of the huge page this is part of; swap entry later
+
+
+class CompoundPage(Page):
+    """A page from a larger block (alloc_pages): it can be part of a huge page."""
+
+    __slots__ = ("private",)
+
+    def __init__(self, pfn: int) -> None:
+        super().__init__(pfn)
+        self.private: Any = None
 
 
 class AnonVma:
