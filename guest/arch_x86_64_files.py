@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from guest.sys_file_stat import Kstat
     from guest.task import Task
 
-_STAT = struct.Struct("<QQQIIIIQqqqQQQQQQ24x")
+_STAT = struct.Struct("<QQQIIIIQqqqqQqQqQ24x")
 # Names of the CPUID leaf 1 EDX bits, which is what AT_HWCAP holds.
 _NAMES = (
     "fpu vme de pse tsc msr pae mce cx8 apic - sep mtrr pge mca cmov pat pse36 pn clflush - dts acpi mmx fxsr "

@@ -240,6 +240,11 @@ def _copy_thread(kernel: Kernel, task: Task, args: CloneArgs) -> bytes:
 
 def _undo(child: Task) -> None:
     """The rest of copy_process() failed: nothing of the child is left."""
+    from mm.fork import mmput
+
+    mm, child.mm = child.mm, None
+    if mm is not None:
+        mmput(mm)
     child.files.close_all()
     child.fs.users -= 1
     child.sighand.count -= 1
