@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from emu.machine import GC_THRESHOLDS
 from mm import arch_x86_64
 from mm.flags import (
     FAULT_FLAG_USER,
@@ -200,6 +201,7 @@ PARTS = {"areas": areas, "pages": pages, "processes": processes}
 
 def main() -> None:
     if len(sys.argv) > 1:
+        gc.set_threshold(*GC_THRESHOLDS)
         PARTS[sys.argv[1]]()
         return
     for name, part in PARTS.items():
