@@ -40,7 +40,15 @@ from mm.flags import (
     VM_WRITE,
 )
 from mm.page_alloc import alloc_pages, put_page
-from mm.page_rmap import NEW_ANON_FLAGS, clear_page_mlock, mlock_vma_page, page_remove_rmap, rmap_areas, vma_address
+from mm.page_rmap import (
+    NEW_ANON_FLAGS,
+    clear_page_mlock,
+    mlock_vma_page,
+    page_remove_rmap,
+    rmap_areas,
+    rmap_walk,
+    vma_address,
+)
 from mm.pgtable import alloc_table, free_table, pmd_offset, report_pte, report_ptes
 from mm.rmap import anon_vma_prepare
 
@@ -323,7 +331,8 @@ def move_huge_pmd(vma: VmAreaStruct, old_pmd: int, old_addr: int, new_pmd: int, 
 def split_huge_page(system: System, page: Page) -> bool:
     """Make single pages of a huge one, everywhere; False when somebody else holds a reference.
 
-    The entries are remade as after migration: old, clean, writable where they were.
+    The entries are remade as after migration: old, clean, writable where they were. The pages of a locked area are
+    mlocked again, each for itself.
     """
     head = page.private
     if head is None:
@@ -338,30 +347,35 @@ def split_huge_page(system: System, page: Page) -> bool:
         entry = system.words[pmd] if pmd >= 0 else 0
         if entry and arch.pmd_trans_huge(entry) and arch.pte_pfn(entry) == head.pfn:
             _split_huge_pmd(vma, pmd, vma_address(head, vma))
-            _remake_entries(vma, pmd, vma_address(head, vma))
+    locked = []
+    for part in pages:
+        for vma, address, index in rmap_walk(system, part):
+            _remake_entry(vma, address, index, head)
+            if vma.vm_flags & VM_LOCKED:
+                locked.append(part)
     inherited = head.flags & HEAD_FLAGS
     for part in pages:
         part.private = None
         part.flags = part.flags & ~(PG_COMPOUND | HEAD_FLAGS) | inherited
+    for part in locked:
+        mlock_vma_page(system, part)
     return True
 
 
-def _remake_entries(vma: VmAreaStruct, pmd: int, address: int) -> None:
-    """remove_migration_ptes() for a table that was just split off; a locked area's pages are mlocked again."""
+def _remake_entry(vma: VmAreaStruct, address: int, index: int, head: Page) -> None:
+    """remove_migration_ptes() for one entry of a huge page being split."""
     mm = vma.vm_mm
     arch = mm.arch
     system = mm.system
-    first = (system.words[pmd] & arch.PTE_PFN_MASK) >> 3
-    before = system.words[first : first + arch.hpage_pmd_nr].tolist()
-    for index, pte in enumerate(before, first):
-        new = arch.pte_mkold(arch.mk_pte(arch.pte_pfn(pte), vma.vm_page_prot))
-        if arch.pte_soft_dirty(pte):
-            new = arch.pte_mksoft_dirty(new)
-        if arch.pte_write(pte):
-            new = arch.pte_mkwrite(new)
-        system.words[index] = new
-        page = system.mem_map[arch.pte_pfn(pte)]
-        if page is not None and vma.vm_flags & VM_LOCKED:
-            mlock_vma_page(system, page)
+    pte = system.words[index]
+    if arch.pte_dirty(pte):
+        head.flags |= PG_DIRTY
+    new = arch.pte_mkold(arch.mk_pte(arch.pte_pfn(pte), vma.vm_page_prot))
+    if arch.pte_soft_dirty(pte):
+        new = arch.pte_mksoft_dirty(new)
+    if arch.pte_write(pte):
+        new = arch.pte_mkwrite(new)
+    system.words[index] = new
+    mm.tlb_flush_pending = True
     if system.listener is not None:
-        report_ptes(mm, address, first, before)
+        report_pte(mm, address, pte, new)

@@ -15,14 +15,17 @@ from mm.flags import PG_ACTIVE, PG_DIRTY, PG_LRU, PG_REFERENCED, PG_SWAPBACKED, 
 from mm.lru import lru_add_drain
 from mm.memory_cow import vm_normal_page
 from mm.memory_rss import page_anon
-from mm.pgtable import pte_range, report_pte, report_ptes, walk_pmds
+from mm.pgtable import pte_range, report_pte, walk_pmds
 
 if TYPE_CHECKING:
-    from mm.types import Page, VmAreaStruct
+    from mm.types import MmStruct, Page, VmAreaStruct
 
 
 def mark_page_lazyfree(page: Page) -> None:
-    """The content of an anonymous page is no longer needed: reclaim may free it instead of swapping it."""
+    """The content of an anonymous page is no longer needed: reclaim may free it instead of swapping it.
+
+    DEVIATION D6: at once, not when a batch of 15 such pages is full.
+    """
     if page.flags & (PG_LRU | PG_SWAPBACKED | PG_UNEVICTABLE) == PG_LRU | PG_SWAPBACKED and page_anon(page):
         page.flags &= ~(PG_ACTIVE | PG_REFERENCED | PG_SWAPBACKED)
 
@@ -39,13 +42,17 @@ def madvise_free_page_range(vma: VmAreaStruct, start: int, end: int) -> None:
         if arch.pmd_trans_huge(entry) and not _huge_pmd(vma, first, last, pmd, True):
             continue
         low, high = pte_range(mm, pmd, first, last)
-        before = words[low:high].tolist()
-        for index, pte in enumerate(before, low):
+        for index in range(low, high):
+            pte = words[index]
             if not pte or not arch.pte_present(pte):
                 continue
             page = vm_normal_page(mm, pte)
             if page is None:
                 continue
+            if page.private is not None:
+                if not _split_own(mm, page):
+                    break
+                pte = words[index]
             if page.flags & PG_DIRTY:
                 if page.mapcount != 1:
                     continue
@@ -53,9 +60,9 @@ def madvise_free_page_range(vma: VmAreaStruct, start: int, end: int) -> None:
             if arch.pte_young(pte) or arch.pte_dirty(pte):
                 words[index] = arch.pte_mkclean(arch.pte_mkold(pte))
                 mm.tlb_flush_pending = True
+                if mm.system.listener is not None:
+                    report_pte(mm, first + ((index - low) << arch.page_shift), pte, words[index])
             mark_page_lazyfree(page)
-        if mm.system.listener is not None:
-            report_ptes(mm, first, low, before)
 
 
 def madvise_cold_page_range(vma: VmAreaStruct, start: int, end: int, pageout: bool) -> None:
@@ -71,28 +78,41 @@ def madvise_cold_page_range(vma: VmAreaStruct, start: int, end: int, pageout: bo
             continue
         isolated = []
         low, high = pte_range(mm, pmd, first, last)
-        before = words[low:high].tolist()
-        for index, pte in enumerate(before, low):
+        for index in range(low, high):
+            pte = words[index]
             if not pte or not arch.pte_present(pte):
                 continue
             page = vm_normal_page(mm, pte)
-            if page is None or not page.flags & PG_LRU or page.mapcount != 1:
+            if page is None:
+                continue
+            if page.private is not None:
+                if not _split_own(mm, page):
+                    break
+                pte = words[index]
+            if not page.flags & PG_LRU or page.mapcount != 1:
                 continue
             if arch.pte_young(pte):
                 words[index] = arch.pte_mkold(pte)
                 mm.tlb_flush_pending = True
+                if mm.system.listener is not None:
+                    report_pte(mm, first + ((index - low) << arch.page_shift), pte, words[index])
             page.flags &= ~PG_REFERENCED
             if pageout:
                 if not page.flags & PG_UNEVICTABLE:
                     isolated.append(page)
             else:  # deactivate_page()
                 page.flags &= ~PG_ACTIVE
-        if mm.system.listener is not None:
-            report_ptes(mm, first, low, before)
         if isolated:
             from mm.vmscan import reclaim_pages
 
             reclaim_pages(mm.system, isolated)
+
+
+def _split_own(mm: MmStruct, page: Page) -> bool:
+    """Split the huge page that `page`, mapped by a PTE, is part of; False when others map it, too, or hold it."""
+    from mm.huge_memory import split_huge_page
+
+    return page.mapcount == 1 and split_huge_page(mm.system, page)
 
 
 def _huge_pmd(vma: VmAreaStruct, first: int, last: int, pmd: int, free: bool) -> bool:
