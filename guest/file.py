@@ -49,6 +49,7 @@ class OpenFile:
 
     stream = False
     can_mmap = False  # whether this kind has f_op->mmap
+    can_fasync = False  # whether this kind has f_op->fasync
     f_ep_links: Any = ()  # epoll items that watch this file
     fmode = FMODE_LSEEK | FMODE_PREAD | FMODE_PWRITE  # abilities of this kind
 

@@ -107,6 +107,7 @@ class PipeFile(OpenFile):
     """One end (or, for a FIFO opened O_RDWR, both)."""
 
     stream = True
+    can_fasync = True
     fmode = 0
 
     def __init__(self, path: Path, inode: Inode, flags: int, pipe: Pipe) -> None:

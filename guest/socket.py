@@ -14,10 +14,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guest.file import OpenFile, fput
 from guest.sched import Restart, WaitQueue, sleep_on
-from guest.vfs_flags import O_NONBLOCK, O_RDWR, POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRBAND, POLLWRNORM, S_IFSOCK
+from guest.vfs_flags import (
+    O_NONBLOCK,
+    O_RDWR,
+    POLLIN,
+    POLLOUT,
+    POLLRDHUP,
+    POLLRDNORM,
+    POLLWRBAND,
+    POLLWRNORM,
+    S_IFSOCK,
+    s32,
+)
 from guest.vfs_types import Inode, Path, SuperBlock
 from mm.errors import Errno
-from mm.uaccess import put_user
+from mm.uaccess import get_user, put_user
 
 if TYPE_CHECKING:
     from guest.kernel import Kernel
@@ -220,6 +231,7 @@ class SocketFile(OpenFile):
     """A socket's descriptor (struct socket)."""
 
     stream = True
+    can_fasync = True
     fmode = 0
 
     def __init__(self, path: Path, inode: Inode, flags: int, sk: Sock) -> None:
@@ -244,6 +256,11 @@ class SocketFile(OpenFile):
         return self.sk.poll_queues(task)
 
     def ioctl(self, task: Task, cmd: int, arg: int) -> int:
+        if cmd in (0x8901, 0x8902):  # FIOSETOWN, SIOCSPGRP
+            self.f_owner = s32(get_user(task, arg, 4))
+            return 0
+        if cmd in (0x8903, 0x8904):  # FIOGETOWN, SIOCGPGRP
+            return put_int(task, arg, self.f_owner)
         return self.sk.ioctl(task, cmd, arg)
 
     def show_fdinfo(self) -> str:

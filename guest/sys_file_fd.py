@@ -14,6 +14,7 @@ from guest.syscalls import FULL, PARTIAL, Call
 from guest.tty import anonymous_path
 from guest.vfs_flags import (
     AT_FDCWD,
+    FASYNC,
     FMODE_PATH,
     O_ACCMODE,
     O_CLOEXEC,
@@ -302,6 +303,16 @@ def sys_pipe(task: Task, fds: int) -> int:
     return sys_pipe2(task, fds, 0)
 
 
+def ioctl_fioasync(task: Task, file: OpenFile, arg: int) -> int:
+    """Switch O_ASYNC on or off. Raises ENOTTY for a kind without f_op->fasync."""
+    on = FASYNC if any(copy_from_user(task, arg, 4)) else 0
+    if (on ^ file.f_flags) & FASYNC:
+        if not file.can_fasync:
+            raise Errno(errno.ENOTTY)
+        file.f_flags ^= FASYNC
+    return 0
+
+
 def sys_ioctl(task: Task, fd: int, cmd: int, arg: int) -> int:
     """ioctl(2): the generic ones, then the file's own."""
     fd, cmd = s32(fd), cmd & 0xFFFFFFFF
@@ -316,6 +327,8 @@ def sys_ioctl(task: Task, fd: int, cmd: int, arg: int) -> int:
         on = int.from_bytes(copy_from_user(task, arg, 4), "little")
         file.setfl(file.f_flags | O_NONBLOCK if on else file.f_flags & ~O_NONBLOCK)
         return 0
+    if cmd == 0x5452:  # FIOASYNC
+        return ioctl_fioasync(task, file, arg)
     if cmd == 0x541B and file.f_inode.is_reg() and not file.stream:  # FIONREAD
         left = file.f_inode.i_size - file.f_pos
         copy_to_user(task, arg, (left & 0xFFFFFFFF).to_bytes(4, "little"))

@@ -104,6 +104,7 @@ class HostStream(OpenFile):
     """A host descriptor as an open file of the guest."""
 
     stream = True
+    can_fasync = True
     fmode = 0
 
     def __init__(self, path: Path, inode: Inode, flags: int, fd: int) -> None:

@@ -1,0 +1,55 @@
+"""What is run of each program: cheap, but no --version; every line of output depends on the program's work.
+
+The script a case hands to its program is the file cases/NAME, its last argument.
+"""
+
+import pathlib
+from typing import NamedTuple
+
+HERE = pathlib.Path(__file__).resolve().parent
+EVERY_PAGE_SIZE = ("x86_64-4k", "aarch64-4k", "aarch64-16k", "aarch64-64k")
+DASH = ("/bin/dash", "-e", "-c")
+
+
+class Case(NamedTuple):
+    """One row of the README's table."""
+
+    name: str
+    shows: str  # for the table
+    command: tuple[str, ...]
+    kernels: tuple[str, ...] = ("x86_64-4k", "aarch64-4k")
+
+    @property
+    def argv(self) -> list[str]:
+        """The command with its script."""
+        return [*self.command, (HERE / "cases" / self.name).read_text(encoding="utf-8")]
+
+
+CASES = (
+    Case(
+        "bash-static",
+        "arrays, functions, subshells, here-documents, pipes",
+        ("/bin/bash-static", "-c"),
+        EVERY_PAGE_SIZE,
+    ),
+    Case("dash", "loops, functions, traps, command substitution", DASH),
+    Case("coreutils", "thirty commands", DASH),
+    Case("findutils", "find with tests and -exec, xargs", DASH),
+    Case("grep", "basic, extended and Perl expressions", DASH),
+    Case("sed", "substitution, hold space, in place", DASH),
+    Case("gawk", "arrays, regular expressions, floating point", ("/usr/bin/gawk",)),
+    Case("mawk", "fields, arrays, printf", DASH),
+    Case("gzip", "compress and restore", DASH),
+    Case("xz", "compress and restore", DASH),
+    Case("bzip2", "compress and restore", DASH),
+    Case("tar", "pack, list and unpack through gzip", DASH),
+    Case("jq", "filters, reduce, strings", ("/usr/bin/jq", "-nc")),
+    Case("lua5.4", "coroutines, metatables, strings", ("/usr/bin/lua5.4", "-e")),
+    Case("sqlite3", "a database file with a journal, rollback, index", ("/usr/bin/sqlite3", "/tmp/d.db")),
+    Case("perl-base", "regular expressions, hashes, closures, fork", ("/usr/bin/perl", "-e")),
+    Case("python3.11-minimal", "threads, signals, fork, pipes", ("/usr/bin/python3.11", "-Sc")),
+    Case("openssl", "digests, encryption, keys", DASH),
+    Case("tcc", "compiles a program in the guest, which runs: threads, atomics", DASH),
+    Case("redis", "server and client over the loopback", DASH),
+    Case("nginx", "serves a page to a client over the loopback", DASH),
+)
