@@ -36,6 +36,12 @@ FAMILIES: dict[str, str] = {
         stat lstat fstat newfstatat statx statfs fstatfs readlink readlinkat access faccessat faccessat2
     """,
     "guest.sys_file_lock": "flock",
+    "guest.sys_file_splice": "splice tee vmsplice",
+    "guest.sys_file_xattr": """
+        setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr removexattr
+        lremovexattr fremovexattr
+    """,
+    "guest.sys_mount": "mount umount2",
     "guest.sys_poll": "poll ppoll select pselect6",
     "guest.sys_epoll": "epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait",
     "guest.sys_signalfd": "signalfd4 signalfd",
