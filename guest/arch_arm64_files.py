@@ -59,6 +59,10 @@ class Arm64Files(FileAbi):
             "CPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0xd08\nCPU revision\t: 3\n\n"
         )
 
+    def hugepage_kb(self, page_size: int) -> tuple[int, ...]:
+        sizes = {4096: (64, 2048, 32768, 1048576), 16384: (2048, 32768, 1048576), 65536: (2048, 524288, 16777216)}
+        return sizes[page_size]
+
     def vmalloc_kb(self, task: Task) -> int:
         return _VMALLOC_KB[task.system.arch.page_size]
 

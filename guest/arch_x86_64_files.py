@@ -72,6 +72,9 @@ class X86Files(FileAbi):
         levels = len(task.system.arch.level_shifts)
         return _CPUINFO.format(flags=flags, bits=48 if levels == 4 else 57)
 
+    def hugepage_kb(self, page_size: int) -> tuple[int, ...]:
+        return (2048,)
+
     def vmalloc_kb(self, task: Task) -> int:
         return 34359738367 if len(task.system.arch.level_shifts) == 4 else 13743895347199
 

@@ -130,6 +130,16 @@ class Action(Knob):
     """A setting that only triggers something Linux does to caches; here there is nothing to trigger."""
 
 
+class HugePages(Knob):
+    """How many huge pages are reserved: a request is heard, and no memory for them is found."""
+
+    def __init__(self) -> None:
+        super().__init__("table", "nr_hugepages", wide=True)
+
+    def store(self, task: Task, value: int) -> None:
+        return
+
+
 class ArchBits(Knob):
     """A number of the architecture, until somebody sets another (which nothing asks for)."""
 
@@ -275,11 +285,15 @@ _VM: dict[bytes, Entry] = {
     b"dirtytime_expire_seconds": _file(Knob("table", "dirtytime_expire_seconds", 43200, low=0)),
     b"drop_caches": _file(Action("table", "drop_caches", low=1, high=4), 0o200),
     b"extfrag_threshold": _file(Knob("table", "extfrag_threshold", 500, low=0, high=1000)),
+    b"hugetlb_shm_group": _file(Knob("table", "hugetlb_shm_group")),
     b"laptop_mode": _file(Knob("table", "laptop_mode")),
     b"legacy_va_layout": _file(Knob("system", "sysctl_legacy_va_layout", low=0)),
     b"max_map_count": _file(Knob("system", "sysctl_max_map_count", low=0)),
     b"mmap_min_addr": _file(Knob("system", "mmap_min_addr", wide=True)),
     b"mmap_rnd_bits": _file(ArchBits("mmap_rnd_bits"), 0o600),
+    b"nr_hugepages": _file(HugePages()),
+    b"nr_hugepages_mempolicy": _file(HugePages()),
+    b"nr_overcommit_hugepages": _file(Knob("table", "nr_overcommit_hugepages", wide=True)),
     b"numa_stat": _file(Knob("table", "numa_stat", 1, low=0, high=1)),
     b"numa_zonelist_order": _file(Text("numa_zonelist_order", "Node")),
     b"oom_dump_tasks": _file(Knob("table", "oom_dump_tasks", 1)),
@@ -313,26 +327,37 @@ _KERNEL: dict[bytes, Entry] = {
     b"core_pattern": _file(Text("core_pattern", "core")),
     b"domainname": _file(Text("domainname")),
     b"hostname": _file(Text("hostname")),
+    b"msgmax": _file(Knob("table", "msgmax", 8192, low=0)),
+    b"msgmnb": _file(Knob("table", "msgmnb", 16384, low=0)),
     b"ngroups_max": _file(Knob("table", "ngroups_max", 65536), 0o444),
     b"osrelease": _file(Text("osrelease", UTS_RELEASE), 0o444),
     b"ostype": _file(Text("ostype", "Linux"), 0o444),
     b"overflowgid": _file(Knob("table", "overflowgid", 65534, low=0, high=65535)),
     b"overflowuid": _file(Knob("table", "overflowuid", 65534, low=0, high=65535)),
+    b"panic": _file(Knob("table", "panic", -1)),
     b"pid_max": _file(Knob("kernel", "pid_max", low=301, high=4194304)),
     b"random": Entry(0o555, DIR, _RANDOM),
     b"randomize_va_space": _file(Knob("kernel", "randomize_va_space")),
+    b"sched_rr_timeslice_ms": _file(Knob("table", "sched_rr_timeslice_ms", 100)),
+    b"sched_rt_period_us": _file(Knob("table", "sched_rt_period_us", 1000000, low=1)),
+    b"sched_rt_runtime_us": _file(Knob("table", "sched_rt_runtime_us", 950000, low=-1)),
     b"shm_next_id": _file(IpcKnob("ipc", "next_id", low=0)),
     b"shm_rmid_forced": _file(IpcKnob("ipc", "shm_rmid_forced", low=0, high=1)),
     b"shmall": _file(IpcKnob("ipc", "shm_ctlall", wide=True)),
     b"shmmax": _file(IpcKnob("ipc", "shm_ctlmax", wide=True)),
     b"shmmni": _file(IpcKnob("ipc", "shm_ctlmni", low=0, high=32768)),
+    b"tainted": _file(Knob("table", "tainted")),
     b"threads-max": _file(Knob("kernel", "max_threads", low=1)),
     b"version": _file(Text("version"), 0o444),
 }
 _FS: dict[bytes, Entry] = {
+    b"aio-max-nr": _file(Knob("table", "aio-max-nr", 65536, wide=True)),
     b"file-max": _file(Knob("table", "file-max", (1 << 63) - 1, wide=True)),
+    b"lease-break-time": _file(Knob("table", "lease-break-time", 45)),
     b"nr_open": _file(Knob("table", "nr_open", 1048576, low=64)),
     b"pipe-max-size": _file(Knob("table", "pipe-max-size", 1048576, low=4096)),
+    b"pipe-user-pages-soft": _file(Knob("table", "pipe-user-pages-soft", 16384, wide=True)),
+    b"suid_dumpable": _file(Knob("table", "suid_dumpable", low=0, high=2)),
 }
 SYS_FOLDERS: dict[bytes, Entry] = {
     b"fs": Entry(0o555, DIR, _FS),

@@ -27,6 +27,7 @@ from guest.namei import (
 )
 from guest.pipe import fifo_open
 from guest.procfs import ProcSuper
+from guest.sysfs import SysfsSuper
 from guest.tmpfs import TmpfsInode, TmpfsSuper
 from guest.tty import BufferInode, BufferStream, HostTty, anonymous_path, host_stream
 from guest.vfs_abi import make as make_abi
@@ -53,8 +54,8 @@ if TYPE_CHECKING:
     from guest.kernel import Kernel
     from guest.task import Task
 
-_SHM_DEV, _ROOT_DEV, _DEV_DEV, _SOCK_DEV, _PIPE_DEV, _ANON_DEV, _PROC_DEV, _TMP_DEV, _DEV_SHM_DEV = (
-    1, 2, 5, 7, 8, 9, 12, 14, 15
+_SHM_DEV, _ROOT_DEV, _DEV_DEV, _SOCK_DEV, _PIPE_DEV, _ANON_DEV, _PROC_DEV, _SYS_DEV, _TMP_DEV, _DEV_SHM_DEV = (
+    1, 2, 5, 7, 8, 9, 12, 13, 14, 15
 )  # fmt: skip
 _FIRST_DEV = 16  # further mounts
 
@@ -126,6 +127,7 @@ class Vfs:
         kernel = self.kernel
         self.mount(ProcSuper(kernel, _PROC_DEV), b"/proc", "proc", 13)
         self.mount(DevSuper(kernel, _DEV_DEV), b"/dev", "devtmpfs", 14)
+        self.mount(SysfsSuper(kernel, _SYS_DEV), b"/sys", "sysfs", 15)
         self.mount(TmpfsSuper(kernel, _TMP_DEV), b"/tmp", "tmpfs", 16)
         self.mount(TmpfsSuper(kernel, _DEV_SHM_DEV), b"/dev/shm", "tmpfs", 17)
 

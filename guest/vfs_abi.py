@@ -37,6 +37,10 @@ class FileAbi:
         """/proc/cpuinfo of the one CPU."""
         raise NotImplementedError
 
+    def hugepage_kb(self, page_size: int) -> tuple[int, ...]:
+        """Sizes of huge pages, KiB."""
+        raise NotImplementedError
+
     def vmalloc_kb(self, task: Task) -> int:
         """VmallocTotal of /proc/meminfo."""
         raise NotImplementedError

@@ -1,0 +1,179 @@
+"""What is in /sys: processors, nodes, and the settings of huge pages and KSM.
+
+Names and values are those of a Linux 5.10 with one processor and one node; the rest of the tree (devices, buses,
+modules) is not there. A number that mm/ does not obey is kept, so a program reads back what it wrote. Huge pages are
+never reserved, so their count stays 0 as it does where memory for them cannot be found; transparent huge pages stay
+with advice, and asking for another policy is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+from guest.procfs import DIR, LINK, SPECIAL, Entry
+from guest.procfs_sysctl import Knob
+from mm.errors import Errno
+
+if TYPE_CHECKING:
+    from guest.task import Task
+    from mm.arch import Arch
+
+
+class Fixed:
+    """A text that never changes."""
+
+    def __init__(self, text: str) -> None:
+        self.value = text
+
+    def text(self, task: Task) -> str:
+        """The value as it is read."""
+        return self.value + "\n" if self.value else "\n"
+
+    def put(self, task: Task, data: bytes) -> int:
+        """There is no store method."""
+        raise Errno(errno.EIO)
+
+
+class Reserve(Fixed):
+    """How many huge pages are reserved: a request is heard, and none are found."""
+
+    def __init__(self) -> None:
+        super().__init__("0")
+
+    def put(self, task: Task, data: bytes) -> int:
+        """kstrtoul, and nothing more. Raises EINVAL."""
+        if not data.strip().isdigit():
+            raise Errno(errno.EINVAL)
+        return len(data)
+
+
+class Choice(Fixed):
+    """One of some words, the one in force in brackets; only that one can be chosen."""
+
+    def put(self, task: Task, data: bytes) -> int:
+        """Raises EINVAL for every other word."""
+        if b"[" + data.strip() + b"]" not in self.value.encode().split():
+            raise Errno(errno.EINVAL)
+        return len(data)
+
+
+_NODE_ROWS = """MemTotal MemFree MemUsed Active Inactive Active(anon) Inactive(anon) Active(file) Inactive(file)
+    Unevictable Mlocked Dirty Writeback FilePages Mapped AnonPages Shmem KernelStack PageTables NFS_Unstable Bounce
+    WritebackTmp KReclaimable Slab SReclaimable SUnreclaim AnonHugePages ShmemHugePages ShmemPmdMapped FileHugePages
+    FilePmdMapped"""
+
+
+class NodeMemory(Fixed):
+    """node0/meminfo (drivers/base/node.c): the figures of /proc/meminfo, since all memory is on that node."""
+
+    def text(self, task: Task) -> str:
+        """A line a figure."""
+        from guest.procfs_sys import show_meminfo
+
+        figures = {}
+        inode: Any = None  # it looks at none
+        for line in show_meminfo(inode, task).splitlines():
+            name, _, rest = line.partition(":")
+            figures[name] = int(rest.split()[0])
+        figures["MemUsed"] = figures["MemTotal"] - figures["MemFree"]
+        figures["FilePages"] = figures["Cached"] + figures["Buffers"]
+        lines = [f"Node 0 {name + ':':<16}{figures.get(name, 0):8} kB" for name in _NODE_ROWS.split()]
+        counts = ("HugePages_Total", "HugePages_Free", "HugePages_Surp")
+        return "\n".join(lines + [f"Node 0 {name + ':':<16}{0:6}" for name in counts]) + "\n"
+
+
+def _folder(**entries: Any) -> dict[bytes, Entry]:
+    """A table: folders are dicts, texts become files that cannot be written, knobs ones that can; - for __."""
+    table: dict[bytes, Entry] = {}
+    for key, what in entries.items():
+        name = key.replace("__", "-").encode()
+        if isinstance(what, dict):
+            table[name] = Entry(0o755, DIR, what)
+        elif isinstance(what, bytes):
+            table[name] = Entry(0o777, LINK, what)
+        elif isinstance(what, str):
+            table[name] = Entry(0o444, SPECIAL, Fixed(what))
+        elif isinstance(what, NodeMemory):
+            table[name] = Entry(0o444, SPECIAL, what)
+        else:
+            table[name] = Entry(0o644, SPECIAL, what)
+    return table
+
+
+def _number(name: str, default: int, high: int | None = None) -> Knob:
+    return Knob("table", f"sys/{name}", default, low=0, high=high)
+
+
+def _hugepages(kilobytes: tuple[int, ...], node: bool) -> dict[bytes, Entry]:
+    sizes = {}
+    for size in kilobytes:
+        entries: dict[str, Any] = {"free_hugepages": "0", "nr_hugepages": Reserve(), "surplus_hugepages": "0"}
+        if not node:
+            over = _number(f"{size}/overcommit", 0)
+            more = {"nr_hugepages_mempolicy": Reserve(), "nr_overcommit_hugepages": over, "resv_hugepages": "0"}
+            entries |= more
+        sizes[f"hugepages__{size}kB"] = _folder(**entries)
+    return _folder(**sizes)
+
+
+def _transparent(arch: Arch) -> dict[bytes, Entry]:
+    pages = arch.pmd_size >> arch.page_shift
+    return _folder(
+        defrag=Choice("always defer defer+madvise [madvise] never"),
+        enabled=Choice("always [madvise] never" if arch.transparent_hugepage else "always madvise [never]"),
+        hpage_pmd_size=str(arch.pmd_size),
+        khugepaged=_folder(
+            alloc_sleep_millisecs=_number("khugepaged/alloc_sleep", 60000),
+            defrag=_number("khugepaged/defrag", 1, 1),
+            full_scans="0",
+            max_ptes_none=_number("khugepaged/none", pages - 1, pages - 1),
+            max_ptes_shared=_number("khugepaged/shared", pages // 2, pages - 1),
+            max_ptes_swap=_number("khugepaged/swap", pages // 8, pages - 1),
+            pages_collapsed="0",
+            pages_to_scan=_number("khugepaged/scan", pages * 8),
+            scan_sleep_millisecs=_number("khugepaged/scan_sleep", 10000),
+        ),
+        shmem_enabled=Choice("always within_size advise [never] deny force"),
+        use_zero_page=_number("thp/use_zero_page", 1, 1),
+    )
+
+
+def _ksm() -> dict[bytes, Entry]:
+    return _folder(
+        full_scans="0",
+        max_page_sharing=_number("ksm/max_page_sharing", 256),
+        merge_across_nodes=_number("ksm/merge_across_nodes", 1, 1),
+        pages_shared="0",
+        pages_sharing="0",
+        pages_to_scan=_number("ksm/pages_to_scan", 100),
+        pages_unshared="0",
+        pages_volatile="0",
+        run=_number("ksm/run", 0, 2),
+        sleep_millisecs=_number("ksm/sleep_millisecs", 20),
+        stable_node_chains="0",
+        stable_node_chains_prune_millisecs=_number("ksm/prune", 2000),
+        stable_node_dups="0",
+        use_zero_pages=_number("ksm/use_zero_pages", 0, 1),
+    )
+
+
+def make_tree(arch: Arch, huge: tuple[int, ...]) -> dict[bytes, Entry]:
+    """The whole tree."""
+    ones = ("core_cpus", "core_siblings", "die_cpus", "package_cpus", "thread_siblings")
+    topology = _folder(
+        core_id="0", physical_package_id="0", **dict.fromkeys(ones, "1"), **{f"{name}_list": "0" for name in ones}
+    )
+    cpu = _folder(
+        cpu0=_folder(node0=b"../../node/node0", topology=topology),
+        isolated="", kernel_max="3", offline="", online="0", possible="0", present="0",
+    )  # fmt: skip
+    node = _folder(
+        has_cpu="0", has_generic_initiator="", has_memory="0", has_normal_memory="0", online="0", possible="0",
+        node0=_folder(
+            cpu0=b"../../cpu/cpu0", cpulist="0", cpumap="1", distance="10", hugepages=_hugepages(huge, True),
+            meminfo=NodeMemory(""),
+        ),
+    )  # fmt: skip
+    mm = _folder(hugepages=_hugepages(huge, False), ksm=_ksm(), transparent_hugepage=_transparent(arch))
+    return _folder(devices=_folder(system=_folder(cpu=cpu, node=node)), kernel=_folder(mm=mm))
