@@ -73,6 +73,11 @@ def show_cpuinfo(inode: ProcInode, task: Task) -> str:
     return text
 
 
+def show_swaps(inode: ProcInode, task: Task) -> str:
+    """swap_show(): none is in use."""
+    return "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
+
+
 def show_filesystems(inode: ProcInode, task: Task) -> str:
     """filesystems_proc_show()."""
     return "".join(f"nodev\t{name}\n" for name in ("tmpfs", "proc", "devtmpfs", "pipefs"))
@@ -212,6 +217,7 @@ ROOT_TABLE: dict[bytes, Entry] = {
     b"mounts": Entry(0o777, LINK, mounts_link, size=11),
     b"self": Entry(0o777, LINK, self_link),
     b"stat": Entry(0o444, SINGLE, show_stat),
+    b"swaps": Entry(0o444, SINGLE, show_swaps),
     b"sys": Entry(0o555, DIR, SYS_TABLE),
     b"sysvipc": Entry(0o555, DIR, SYSVIPC_TABLE),
     b"thread-self": Entry(0o777, LINK, thread_self_link),

@@ -47,6 +47,13 @@ def show_mmdump(inode: ProcInode, task: Task) -> str:
     return mmdump(inode.task)
 
 
+def open_numa_maps(path: Path, inode: ProcInode, flags: int, task: Task) -> OpenFile:
+    """Rarely asked for, so imported then."""
+    from guest.procfs_numa import open_numa_maps as opener
+
+    return opener(path, inode, flags, task)
+
+
 # links
 
 
@@ -290,6 +297,7 @@ _COMMON: dict[bytes, Entry] = {
     b"statm": Entry(0o444, SINGLE, show_statm),
     b"maps": Entry(0o444, SPECIAL, open_maps),
     b"mmdump": Entry(0o444, SINGLE, show_mmdump),
+    b"numa_maps": Entry(0o444, SPECIAL, open_numa_maps),
     b"mem": Entry(0o600, SPECIAL, open_mem),
     b"cwd": Entry(0o777, LINK, cwd_link),
     b"root": Entry(0o777, LINK, root_link),

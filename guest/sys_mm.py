@@ -68,24 +68,39 @@ def sys_mremap(task: Task, addr: int, old_len: int, new_len: int, flags: int, ne
     return mremap(mm, addr, old_len, new_len, flags, new_addr)
 
 
+def _needs_pkeys(task: Task) -> None:
+    """The calls exist on architectures that have protection keys. Raises ENOSYS."""
+    if not task.system.arch.has_pkeys:
+        raise Errno(errno.ENOSYS)
+
+
 def sys_pkey_mprotect(task: Task, start: int, length: int, prot: int, pkey: int) -> int:
     """pkey_mprotect: without protection keys only the key -1 is one."""
     from mm.mprotect import do_mprotect_pkey
 
+    _needs_pkeys(task)
     mm = own_mm(task)
     do_mprotect_pkey(mm, start, length, prot, s32(pkey))
     return 0
 
 
 def sys_pkey_alloc(task: Task, flags: int, access_rights: int) -> int:
-    """pkey_alloc: no CPU here has keys to give (ENOSPC)."""
+    """pkey_alloc on a CPU without keys: the first one of an address space is refused by the CPU (EINVAL), and stays
+    taken, as key 0 counts as the one for execution only and cannot be freed; then there are none (ENOSPC).
+    """
+    _needs_pkeys(task)
     if flags or access_rights & ~3:
         raise Errno(errno.EINVAL)
-    raise Errno(errno.ENOSPC)
+    mm = own_mm(task)
+    if mm.pkey_allocation_map:
+        raise Errno(errno.ENOSPC)
+    mm.pkey_allocation_map = 1
+    raise Errno(errno.EINVAL)
 
 
 def sys_pkey_free(task: Task, pkey: int) -> int:
     """pkey_free: no key was ever given."""
+    _needs_pkeys(task)
     raise Errno(errno.EINVAL)
 
 

@@ -68,6 +68,7 @@ class Arch:
     transparent_hugepage: bool  # the oracle's kernel offers THP on MADV_HUGEPAGE
     hugetlb_shifts: tuple[int, ...]  # log2 of the sizes of hugetlb pages, the default first
     dump_root_first: bool  # order in which the oracle's compiler numbers "anon=ID/ROOT" of /proc/mmdump
+    has_pkeys: bool  # ARCH_HAS_PKEYS: the pkey_ calls exist, though no CPU here has keys
     memory_failure: bool  # CONFIG_MEMORY_FAILURE: MADV_HWPOISON and MADV_SOFT_OFFLINE are known
     nodes_shift: int  # CONFIG_NODES_SHIFT: a node mask has 1 << nodes_shift bits
     protection_map: tuple[int, ...]  # pgprot by VM_SHARED|VM_EXEC|VM_WRITE|VM_READ

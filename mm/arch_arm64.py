@@ -307,6 +307,7 @@ def make(page_size: int = 4096) -> Arm64:
     arch.task_size = arch.task_size_low = 1 << 48
     arch.stack_top = arch.stack_top_max = 1 << 48
     arch.mmap_rnd_bits = 18
+    arch.has_pkeys = False
     arch.elf_et_dyn_base = 2 * (1 << 48) // 3
     arch.transparent_hugepage = page_size == 4096
     arch.hugetlb_shifts = HUGETLB_SHIFTS[page_size]

@@ -256,6 +256,7 @@ def make(la57: bool = False) -> X86_64:
     arch.stack_top = arch.task_size_low
     arch.stack_top_max = arch.task_size
     arch.mmap_rnd_bits = 28
+    arch.has_pkeys = True
     arch.elf_et_dyn_base = arch.task_size_low // 3 * 2
     arch.transparent_hugepage = True
     arch.hugetlb_shifts = (21,)  # qemu64 has no pages of 1 GiB

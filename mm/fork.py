@@ -93,6 +93,7 @@ def dup_mm(task: TaskStruct, oldmm: MmStruct) -> MmStruct:
     mm = MmStruct(oldmm.system)
     mm.__dict__.update(oldmm.__dict__)  # whatever _mm_init does not reset is inherited
     mm.saved_auxv = list(oldmm.saved_auxv)
+    mm.pkey_allocation_map = oldmm.pkey_allocation_map  # arch_dup_pkeys()
     _mm_init(mm)
     try:
         dup_mmap(mm, oldmm)

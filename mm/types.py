@@ -332,6 +332,7 @@ class MmStruct:
         self.exec_vm = 0
         self.stack_vm = 0
         self.def_flags = 0
+        self.pkey_allocation_map = 0  # arch context: bit 0 without a CPU that has keys
         self.pgtables_bytes = 0
         self.hiwater_rss = 0
         self.hiwater_vm = 0
