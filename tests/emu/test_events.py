@@ -10,6 +10,7 @@ import pytest
 from geometry import IMAGES, KERNELS, PROJECT, arch_of, make_machine
 
 from emu.trace import event_classes
+from mm.errors import KernelBug
 
 # What the MMU sets by itself, or a system call that touches user memory: no event.
 HARDWARE_BITS = {"x86_64": 0x60, "aarch64": 1 << 55 | 1 << 10 | 1 << 7}
@@ -133,3 +134,17 @@ def test_also_for_moves_advice_and_huge_pages(kernel: str, script: str) -> None:
     shadow = observed(kernel, "vmops", f"/scripts/{script}")
     assert shadow.wrong == []
     assert shadow.entries == {}
+
+
+@pytest.mark.parametrize("kernel", ["x86_64-4k", "aarch64-4k"])
+def test_check_2_examines_all_memory_when_a_call_ends(kernel: str) -> None:
+    """What is planted during a call is found, though no fault comes after it."""
+    machine = make_machine(kernel, check=2)
+
+    def plant(_: Any) -> None:
+        machine.system.nr_mlock += 1
+
+    machine.subscribe(plant, "syscall_exit")
+    machine.load(str(IMAGES / arch_of(kernel) / "hello"), ["/hello"])
+    with pytest.raises(KernelBug, match="P11"):
+        machine.run()
