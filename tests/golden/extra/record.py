@@ -1,4 +1,4 @@
-"""Record the extra scripts and guests under real 5.10 kernels: each alone in a boot, as ids and sysctls outlive a process.
+"""Record the extra scripts and guests under real 5.10 kernels, each alone in a boot: ids and sysctls outlive a process.
 
     python tests/golden/extra/record.py ORACLE.py [--kernel K]... [NAME...]     writes KERNEL/NAME
 
