@@ -65,13 +65,15 @@ class EpItem:
             self.file.f_ep_links = []
         self.file.f_ep_links.append(self)
         for queue in self.file.poll_queues(task):
-            queue.watchers.append(self)
             self.queues.append(queue)
+            if not isinstance(queue, HostWait):  # those are looked at, see look_at_host()
+                queue.watchers.append(self)
 
     def remove(self) -> None:
         """ep_remove()."""
         for queue in self.queues:
-            queue.watchers.remove(self)
+            if not isinstance(queue, HostWait):
+                queue.watchers.remove(self)
         self.queues = []
         self.file.f_ep_links.remove(self)
         self.ep.items.remove(self)
@@ -130,7 +132,8 @@ class EventPoll(OpenFile):
             if found & ~(item.host_seen if item.events & EPOLLET else 0) and item not in self.rdllist:
                 self.rdllist.append(item)
             item.host_seen = found
-            queues += [queue for queue in item.queues if queue not in queues]
+            if not found:  # an edge was told already: the host would only say again that it is ready
+                queues += [queue for queue in item.queues if queue not in queues]
         return queues
 
     def poll(self, task: Task) -> int:

@@ -1,0 +1,341 @@
+"""TCP on the loopback (net/ipv4/tcp.c): listeners, connections, reset and end of stream."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from guest.pipe import send_sigpipe
+from guest.socket import (
+    MSG_DONTWAIT,
+    MSG_NOSIGNAL,
+    MSG_OOB,
+    MSG_PEEK,
+    MSG_WAITALL,
+    RCV_SHUTDOWN,
+    READ_KEY,
+    SEND_SHUTDOWN,
+    SHUTDOWN_MASK,
+    SO_RCVBUF,
+    SO_REUSEPORT,
+    SO_SNDBUF,
+    SOCK_STREAM,
+    TCP_CLOSE,
+    TCP_ESTABLISHED,
+    TCP_LISTEN,
+    TCP_SYN_SENT,
+    WRITE_KEY,
+    Net,
+    Received,
+    Scm,
+    Sock,
+)
+from guest.socket_inet import IPPROTO_TCP, InetSock
+from guest.vfs_flags import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRNORM
+from mm.errors import Errno
+
+if TYPE_CHECKING:
+    from guest.task import Task
+
+_TIME_WAIT = 60 * 10**9
+_CONNECT_TIMEOUT = 127 * 10**9  # tcp_syn_retries=6
+_LOOPBACK_SNDBUF = 2626560  # what a connection over lo gets
+
+
+class TcpSock(InetSock):
+    """One end of a TCP connection, or a listener."""
+
+    kind = "tcp"
+    protocol = IPPROTO_TCP
+    stream = True
+
+    def __init__(self, net: Net, family: int) -> None:
+        super().__init__(net, SOCK_STREAM, family)
+        self.sk_sndbuf, self.sk_rcvbuf = 16384, 131072
+        self.peer: TcpSock | None = None
+        self.data = bytearray()  # received
+        self.children: list[TcpSock] = []  # connections to accept
+        self.waiting: list[TcpSock] = []  # connections beyond the backlog
+        self.fin = False  # the other side has sent its end
+        self.connecting = False  # connect() has to tell the result yet
+
+    # connections
+
+    def listen(self, task: Task, backlog: int) -> None:
+        if self.state not in (TCP_CLOSE, TCP_LISTEN):
+            raise Errno(errno.EINVAL)
+        if not self.port:
+            self.autobind(task)
+        for other in self.net.ports[("tcp", self.port)]:
+            both_share = self.flags.get(SO_REUSEPORT) and other.flags.get(SO_REUSEPORT)
+            if other is not self and other.state == TCP_LISTEN and self.overlap(self.local, other) and not both_share:
+                raise Errno(errno.EADDRINUSE)
+        self.backlog = backlog
+        self.state = TCP_LISTEN
+        self.sk_shutdown = 0
+
+    def connect(self, task: Task, address: bytes, nonblock: bool) -> None:
+        if len(address) < 2:
+            raise Errno(errno.EINVAL)
+        if address[:2] == b"\0\0":
+            self.disconnect()
+            return
+        if self.connecting:
+            self.finish_connect(task, nonblock)
+            return
+        if self.state == TCP_LISTEN or self.state != TCP_CLOSE or self.remote_port:
+            raise Errno(errno.EISCONN if self.state != TCP_SYN_SENT else errno.EALREADY)
+        target, port = self.target(address)
+        self.autobind(task, target)
+        self.remote, self.remote_port = target, port
+        self.sk_err = self.sk_shutdown = 0
+        self.state = TCP_SYN_SENT
+        self.connecting = True
+        listener = self.find_listener(target, port)
+        if listener is None:
+            self.refused()
+        elif len(listener.children) > listener.backlog:
+            listener.waiting.append(self)
+        else:
+            listener.answer(self)
+        if nonblock:
+            raise Errno(errno.EINPROGRESS)
+        self.finish_connect(task, False)
+
+    def finish_connect(self, task: Task, nonblock: bool) -> None:
+        """The rest of __inet_stream_connect(): wait for the answer and tell it."""
+        if self.state == TCP_SYN_SENT:
+            if nonblock:
+                raise Errno(errno.EALREADY)
+            limit = _CONNECT_TIMEOUT if self.sndtimeo is None else self.sndtimeo
+            try:
+                self.wait(task, self.wq, 0, limit)
+            except Errno as refusal:
+                if refusal.number != errno.EAGAIN:
+                    raise
+                if self.sndtimeo is not None:
+                    raise Errno(errno.EINPROGRESS) from None
+                self.refused()
+                self.sk_err = errno.ETIMEDOUT
+        self.connecting = False
+        if self.state == TCP_CLOSE:
+            number = self.sock_error() or errno.ECONNABORTED
+            self.unbind_source()
+            raise Errno(number)
+
+    def unbind_source(self) -> None:
+        """A connection that failed may be tried again."""
+        self.remote_port = 0
+
+    def refused(self) -> None:
+        """A reset answers the connection request."""
+        self.state = TCP_CLOSE
+        self.sk_err = errno.ECONNREFUSED
+        self.sk_shutdown = SHUTDOWN_MASK
+        self.state_change()
+
+    def disconnect(self) -> None:
+        """connect(AF_UNSPEC): tcp_disconnect()."""
+        if self.state == TCP_LISTEN:
+            self.close_children()
+        elif self.peer is not None:
+            self.reset_peer()
+        self.state, self.remote_port, self.sk_err, self.sk_shutdown = TCP_CLOSE, 0, 0, 0
+        self.connecting = self.fin = False
+        self.data.clear()
+        self.state_change()
+
+    def find_listener(self, target: bytes, port: int) -> TcpSock | None:
+        """Who accepts connections to an address: an exact one before a wildcard."""
+        found: TcpSock | None = None
+        for other in self.net.ports.get(("tcp", port), ()):
+            if other.state == TCP_LISTEN and other.matches(target):
+                if other.local == target:
+                    exact: TcpSock = other
+                    return exact
+                found = found or other
+        return found
+
+    def answer(self, client: TcpSock) -> None:
+        """A connection is made: the listener's new end and the client see each other."""
+        new = TcpSock(self.net, self.family)
+        new.flags = dict(self.flags)
+        new.options = dict(self.options)
+        new.linger, new.rcvtimeo, new.sndtimeo = self.linger, self.rcvtimeo, self.sndtimeo
+        new.local, new.remote, new.remote_port = client.remote, client.local, client.port
+        new.take_port(self.port)
+        new.sk_sndbuf, new.sk_rcvbuf = self.sk_sndbuf, self.sk_rcvbuf
+        new.peer, client.peer = client, new
+        for end in (new, client):
+            end.state = TCP_ESTABLISHED
+            if not end.flags.get(SO_SNDBUF):
+                end.sk_sndbuf = _LOOPBACK_SNDBUF
+            if not end.flags.get(SO_RCVBUF):
+                end.sk_rcvbuf = 131072
+        self.children.append(new)
+        client.state_change()
+        self.wq.wake_all(READ_KEY)
+
+    def accept(self, task: Task, nonblock: bool) -> Sock:
+        if self.state != TCP_LISTEN:
+            raise Errno(errno.EINVAL)
+        if not self.children:
+            self.wait(task, self.wq, nonblock, self.rcvtimeo)
+        new = self.children.pop(0)
+        while self.waiting and len(self.children) <= self.backlog:
+            self.answer(self.waiting.pop(0))
+        return new
+
+    def connected(self) -> bool:
+        return self.state in (TCP_ESTABLISHED,) and self.remote_port != 0
+
+    def shutdown(self, how: int) -> None:
+        mode = how + 1
+        if self.state == TCP_CLOSE:
+            raise Errno(errno.ENOTCONN)
+        if self.state == TCP_LISTEN:
+            if mode & RCV_SHUTDOWN:
+                self.close_children()
+                self.state = TCP_CLOSE
+                self.state_change()
+            return
+        if self.state == TCP_SYN_SENT:
+            self.disconnect()
+            return
+        if mode & SEND_SHUTDOWN and not self.sk_shutdown & SEND_SHUTDOWN:
+            self.send_fin()
+        self.sk_shutdown |= mode
+        self.state_change()
+
+    def send_fin(self) -> None:
+        """Tell the peer that nothing more comes."""
+        peer = self.peer
+        if peer is not None:
+            peer.fin = True
+            peer.sk_shutdown |= RCV_SHUTDOWN
+            peer.state_change()
+
+    def reset_peer(self) -> None:
+        """tcp_reset() at the peer: its connection is over."""
+        peer, self.peer = self.peer, None
+        if peer is None:
+            return
+        peer.peer = None
+        peer.sk_err = errno.EPIPE if peer.fin and not peer.sk_shutdown & SEND_SHUTDOWN else errno.ECONNRESET
+        peer.finish()
+
+    def finish(self) -> None:
+        """tcp_done()."""
+        self.state = TCP_CLOSE
+        self.sk_shutdown = SHUTDOWN_MASK
+        self.state_change()
+
+    def close_children(self) -> None:
+        """A listener goes: connections nobody accepted are reset, requests that wait refused."""
+        for child in self.children:
+            child.reset_peer()
+            child.drop_port()
+        self.children = []
+        for client in self.waiting:
+            client.refused()
+        self.waiting = []
+
+    def release(self) -> None:
+        """tcp_close()."""
+        self.dead = True
+        self.close_children()
+        peer = self.peer
+        if peer is not None:
+            if self.data or self.linger == (1, 0):
+                self.reset_peer()
+            else:
+                if not self.sk_shutdown & SEND_SHUTDOWN:
+                    self.send_fin()
+                if not self.fin:
+                    self.net.time_wait[self.port] = self.net.sockfs.kernel.clock.now + _TIME_WAIT
+                if peer.dead:
+                    self.peer = peer.peer = None
+        self.sk_shutdown = SHUTDOWN_MASK
+        self.state = TCP_CLOSE
+        self.drop_port()
+
+    # data
+
+    def send(self, task: Task, data: bytes, name: bytes | None, flags: int, scm: Scm) -> int:
+        if self.connecting and self.state == TCP_SYN_SENT:
+            self.wait(task, self.wq, flags & MSG_DONTWAIT, self.sndtimeo)
+        if self.sk_err or self.sk_shutdown & SEND_SHUTDOWN or self.state != TCP_ESTABLISHED:
+            number = self.sock_error() or errno.EPIPE
+            if number == errno.EPIPE and not flags & MSG_NOSIGNAL:
+                send_sigpipe(task)
+            raise Errno(number)
+        peer = self.peer
+        if peer is None or peer.dead:
+            # The peer has closed: its host answers what arrives with a reset.
+            self.peer = None
+            self.sk_err = errno.EPIPE if self.fin else errno.ECONNRESET
+            self.finish()
+            return len(data)
+        if not data:
+            return 0
+        room = peer.sk_rcvbuf + self.sk_sndbuf - len(peer.data)
+        if room <= 0:
+            self.wait(task, self.wq, flags & MSG_DONTWAIT, self.sndtimeo)
+        part = data[:room]
+        peer.data += part
+        peer.wq.wake_all(READ_KEY)
+        return len(part)
+
+    def recv(self, task: Task, count: int, flags: int) -> Received:
+        if self.state == TCP_LISTEN:
+            raise Errno(errno.ENOTCONN)
+        if flags & MSG_OOB:
+            raise Errno(errno.EINVAL)
+        if not self.data:
+            if self.fin:
+                self.sock_error()
+                return Received(b"")
+            self.raise_error()
+            if self.sk_shutdown & RCV_SHUTDOWN:
+                return Received(b"")
+            if self.state == TCP_CLOSE:
+                raise Errno(errno.ENOTCONN)
+            if not count:
+                return Received(b"")
+            self.wait(task, self.wq, flags & MSG_DONTWAIT, self.rcvtimeo)
+        need = min(self.rcvlowat, count) if not flags & (MSG_WAITALL | MSG_PEEK) else 1
+        if len(self.data) < need and not self.fin and not self.sk_shutdown & RCV_SHUTDOWN:
+            self.wait(task, self.wq, flags & MSG_DONTWAIT, self.rcvtimeo)
+        return Received(bytes(self.data[:count]))
+
+    def take(self, count: int) -> None:
+        before = len(self.data)
+        del self.data[:count]
+        peer = self.peer
+        if peer is not None and count and before > self.sk_rcvbuf >> 1:
+            peer.wq.wake_all(WRITE_KEY)
+
+    def inq(self) -> int:
+        if self.state == TCP_LISTEN:
+            raise Errno(errno.EINVAL)
+        return len(self.data)
+
+    def poll(self, task: Task) -> int:
+        if self.state == TCP_LISTEN:
+            return POLLIN | POLLRDNORM if self.children else 0
+        mask = 0
+        if self.sk_shutdown == SHUTDOWN_MASK or self.state == TCP_CLOSE:
+            mask |= POLLHUP
+        if self.sk_shutdown & RCV_SHUTDOWN:
+            mask |= POLLIN | POLLRDNORM | POLLRDHUP
+        if self.state != TCP_SYN_SENT:
+            if len(self.data) >= min(self.rcvlowat, self.sk_rcvbuf) and self.data:
+                mask |= POLLIN | POLLRDNORM
+            peer = self.peer
+            if self.sk_shutdown & SEND_SHUTDOWN or peer is None:
+                mask |= POLLOUT | POLLWRNORM
+            elif len(peer.data) <= (peer.sk_rcvbuf + self.sk_sndbuf) * 2 // 3:
+                mask |= POLLOUT | POLLWRNORM
+        if self.sk_err:
+            mask |= POLLERR
+        return mask
