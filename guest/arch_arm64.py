@@ -66,6 +66,7 @@ RECORDS_SIZE = 4096
 PSTATE_FLAGS = 0xF0000000  # NZCV
 
 # Exception classes (ESR_ELx_EC_*).
+CNTFRQ = 62_500_000  # ticks of the virtual counter a second
 EC_UNKNOWN, EC_WFX, EC_FP_ASIMD, EC_ILL, EC_SVC64, EC_SYS64 = 0x00, 0x01, 0x07, 0x0E, 0x15, 0x18
 EC_IABT_LOW, EC_PC_ALIGN, EC_DABT_LOW, EC_SP_ALIGN, EC_FP_EXC64 = 0x20, 0x22, 0x24, 0x26, 0x2C
 EC_BREAKPT_LOW, EC_SOFTSTP_LOW, EC_WATCHPT_LOW, EC_BRK64 = 0x30, 0x32, 0x34, 0x3C
@@ -378,9 +379,13 @@ class Arm64(GuestArch):
             return False
         op0 = 2 | instruction >> 19 & 1
         op1, crn, crm, op2 = instruction >> 16 & 7, instruction >> 12 & 15, instruction >> 8 & 15, instruction >> 5 & 7
-        if (op0, op1, crn) != (3, 0, 0) or not (crm == 0 or 2 <= crm <= 7):
+        if (op0, op1, crn, crm, op2) == (3, 3, 14, 0, 2):  # CNTVCT_EL0, open to user code (EL0VCTEN)
+            value = kernel.clock.now * CNTFRQ // 10**9
+        elif (op0, op1, crn, crm, op2) == (3, 3, 14, 0, 0):
+            value = CNTFRQ
+        elif (op0, op1, crn) != (3, 0, 0) or not (crm == 0 or 2 <= crm <= 7):
             return False
-        if crm == 0:
+        elif crm == 0:
             values = {0: self.midr, 5: 1 << 31, 6: 0}
             if op2 not in values:
                 return False

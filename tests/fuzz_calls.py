@@ -36,24 +36,31 @@ IMAGES = Path(__file__).parent.parent / "images"
 RAM = 32 << 20
 WORLD_CALLS = 600
 HANG = 20  # seconds a single call may take
+ADDRESS_SPACE = 1 << 31  # bytes a task may map: populating 128 TiB ends too, with the OOM killer, but takes minutes
 MAX_TASKS = 12
 U64 = (1 << 64) - 1
 # Calls that end or replace the program: worth a try now and then.
-RARE = {"exit": 0.02, "exit_group": 0.01, "execve": 0.3, "execveat": 0.3, "munmap": 0.4, "close_range": 0.2, "kill": 0.3,
-        "brk": 0.5, "chroot": 0.2, "rt_sigreturn": 0.3, "close": 0.5, "setrlimit": 0.3, "prlimit64": 0.3,
-        "pause": 0.05, "rt_sigsuspend": 0.2, "rt_sigtimedwait": 0.5, "setuid": 0.1, "setresuid": 0.1, "setreuid": 0.1, "capset": 0.2, "mlockall": 0.3}  # fmt: skip
+RARE = {
+    "exit": 0.02, "exit_group": 0.01, "execve": 0.3, "execveat": 0.3, "munmap": 0.4, "close_range": 0.2,
+    "kill": 0.3, "brk": 0.5, "chroot": 0.2, "rt_sigreturn": 0.3, "close": 0.5, "setrlimit": 0.3, "prlimit64": 0.3,
+    "pause": 0.05, "rt_sigsuspend": 0.2, "rt_sigtimedwait": 0.5, "setuid": 0.1, "setresuid": 0.1, "setreuid": 0.1,
+    "capset": 0.2, "mlockall": 0.3,
+}  # fmt: skip
 PATHS = [
-    b"/", b".", b"..", b"", b"/tmp", b"/tmp/a", b"/tmp/b", b"/tmp/dir", b"/tmp/dir/x", b"/tmp/link", b"a", b"b/c", b"../..",
-    b"/proc", b"/proc/self/maps", b"/proc/self/mem", b"/proc/self/pagemap", b"/proc/self/fd/0", b"/proc/self/fd/3",
-    b"/proc/self/status", b"/proc/self/smaps", b"/proc/self/clear_refs", b"/proc/self/oom_score_adj", b"/proc/meminfo",
-    b"/proc/sys/vm/drop_caches", b"/proc/sys/vm/overcommit_memory", b"/proc/self/cwd", b"/proc/self/exe", b"/proc/1/maps",
-    b"/proc/self/task", b"/proc/self/environ", b"/proc/self/auxv", b"/proc/self/root/..", b"/proc/self/stat", b"/proc/stat",
-    b"/dev/null", b"/dev/zero", b"/dev/full", b"/dev/urandom", b"/dev/tty", b"/dev/shm/x", b"/hello", b"/nonexistent/x",
-    b"/hello/x", b"/" + b"x" * 255, b"/" + b"x" * 256, b"x/" * 2047, b"/" * 5000, b"\xff\xfe\x80", b"/tmp/\n", b"/tmp/" + b"y" * 250,
-    b"user.x", b"/sys", b"/etc/passwd", b"/proc/self/mounts", b"/proc/thread-self", b"/proc/self/numa_maps", b"/proc/zoneinfo",
+    b"/", b".", b"..", b"", b"/tmp", b"/tmp/a", b"/tmp/b", b"/tmp/dir", b"/tmp/dir/x", b"/tmp/link", b"a", b"b/c",
+    b"../..", b"/proc", b"/proc/self/maps", b"/proc/self/mem", b"/proc/self/pagemap", b"/proc/self/fd/0",
+    b"/proc/self/fd/3", b"/proc/self/status", b"/proc/self/smaps", b"/proc/self/clear_refs",
+    b"/proc/self/oom_score_adj", b"/proc/meminfo", b"/proc/sys/vm/drop_caches", b"/proc/sys/vm/overcommit_memory",
+    b"/proc/self/cwd", b"/proc/self/exe", b"/proc/1/maps", b"/proc/self/task", b"/proc/self/environ",
+    b"/proc/self/auxv", b"/proc/self/root/..", b"/proc/self/stat", b"/proc/stat", b"/dev/null", b"/dev/zero",
+    b"/dev/full", b"/dev/urandom", b"/dev/tty", b"/dev/shm/x", b"/hello", b"/nonexistent/x", b"/hello/x",
+    b"\xff\xfe\x80", b"/tmp/\n", b"user.x", b"/sys", b"/etc/passwd", b"/proc/self/mounts", b"/proc/thread-self",
+    b"/proc/self/numa_maps", b"/proc/zoneinfo", b"/" + b"x" * 255, b"/" + b"x" * 256, b"x/" * 2047, b"/" * 5000,
+    b"/tmp/" + b"y" * 250,
 ]  # fmt: skip
 
-# What gets past the first check of a call: a letter an argument, see `World.LETTERS`; {a,b}: one of; <a,b>: some bits of.
+# What gets past the first check of a call: a letter an argument, see `World.LETTERS`; {a,b}: one of; <a,b>: some
+# bits of.
 _SPECS = """
     mmap a l <1,2,4> {0x22,0x21,2,1,0x32,0x31,0x122,0x8022,0x4022,0x100022,0x2022,0x40022,3} f {0,0,4096,65536};
     munmap a l; mprotect a l {0,1,3,5,7,0x1000003,0x2000003}; pkey_mprotect a l {0,1,3} {-1};
@@ -131,6 +138,7 @@ class World:
         self.page = kernel.system.page_size
         kernel.start(path, [b"hello"], [b"A=b"])
         self.next_task()
+        kernel.current.rlim[9] = [ADDRESS_SPACE, ADDRESS_SPACE]
         self.layout()
 
     # ---- the CPU
@@ -248,13 +256,15 @@ class World:
 
     def small(self) -> int:
         r = self.random
-        return r.choice((r.randrange(0, 8), r.randrange(0, 130), r.randrange(-3, 3) & U64, 1 << r.randrange(32)))
+        around = r.randrange(-3, 3) & U64
+        return r.choice((r.randrange(0, 8), r.randrange(0, 130), around, 1 << r.randrange(32)))
 
     def size(self) -> int:
         r = self.random
         page = self.page
-        return r.choice((0, 1, 8, 16, 24, r.randrange(200), page - 1, page, page + 1, 3 * page, 65536, 1 << 20, 1 << 21,
-                         1 << 30, (1 << 31) - 1, 1 << 31, 1 << 32, 1 << 40, 1 << 46, 1 << 62, U64, self.wild()))  # fmt: skip
+        return r.choice((0, 1, 8, 16, 24, r.randrange(200), page - 1, page, page + 1, 3 * page, 65536, 1 << 20,
+                         1 << 21, 1 << 30, (1 << 31) - 1, 1 << 31, 1 << 32, 1 << 40, 1 << 46, 1 << 62,
+                         U64, self.wild()))  # fmt: skip
 
     def flags(self) -> int:
         r = self.random
