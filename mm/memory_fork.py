@@ -13,7 +13,7 @@ from mm.errors import Errno, KernelBug
 from mm.flags import VM_HUGETLB, VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED
 from mm.huge_memory import copy_huge_pmd
 from mm.memory_rss import add_mm_rss_vec, mm_counter
-from mm.pgtable import alloc_child_table, pte_range, report_ptes
+from mm.pgtable import alloc_child_table, pte_range, report_ptes, used_entries
 
 if TYPE_CHECKING:
     from mm.types import VmAreaStruct
@@ -82,12 +82,13 @@ def copy_pte_range(
     pte_write = arch.PTE_WRITE
     rss = [0, 0, 0, 0]
     first, last = pte_range(mm, src_pmd, addr, end)
-    dst_index, _ = pte_range(dst_vma.vm_mm, dst_pmd, addr, end)
-    before = words[first:last].tolist()
-    for index, pte in enumerate(before, first):
-        if pte and not pte & present:
-            words[dst_index] = pte
-        elif pte:
+    dst_first, _ = pte_range(dst_vma.vm_mm, dst_pmd, addr, end)
+    distance = dst_first - first
+    before = words[first:last].tolist() if mm.system.listener is not None else []
+    for index, pte in used_entries(words, first, last):
+        if not pte & present:
+            words[index + distance] = pte
+        else:
             if not pte & special:
                 page = mem_map[arch.pte_pfn(pte)]
                 if page is None:
@@ -99,9 +100,8 @@ def copy_pte_range(
                 pte = words[index] = arch.pte_wrprotect(pte)
             if shared:
                 pte = arch.pte_mkclean(pte)
-            words[dst_index] = arch.pte_mkold(pte)
-        dst_index += 1
+            words[index + distance] = arch.pte_mkold(pte)
     add_mm_rss_vec(dst_vma.vm_mm, rss)
     if mm.system.listener is not None:
         report_ptes(mm, addr, first, before)
-        report_ptes(dst_vma.vm_mm, addr, dst_index - len(before), [0] * len(before))
+        report_ptes(dst_vma.vm_mm, addr, dst_first, [0] * len(before))

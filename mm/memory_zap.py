@@ -17,7 +17,7 @@ from mm.lru import lru_add_drain
 from mm.memory_rss import add_mm_rss_vec, mm_counter, page_anon
 from mm.page_alloc import put_page
 from mm.page_rmap import page_remove_rmap
-from mm.pgtable import free_pgd_range, pte_range, report_ptes, walk_pmds
+from mm.pgtable import free_pgd_range, pte_range, report_ptes, used_entries, walk_pmds
 from mm.rmap import unlink_anon_vmas
 from mm.util import update_hiwater_rss
 from mm.vma_tree import unlink_file_vma
@@ -40,10 +40,8 @@ def zap_pte_range(
     first, last = pte_range(mm, pmd, start, end)
     rss = [0, 0, 0, 0]
     freed: list[int] = []
-    before = words[first:last].tolist()
-    for index, pte in enumerate(before, first):
-        if not pte:
-            continue
+    before = words[first:last].tolist() if system.listener is not None else []
+    for index, pte in used_entries(words, first, last):
         if pte & special or not pte & present:
             words[index] = 0
             continue

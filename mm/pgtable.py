@@ -11,6 +11,7 @@ and the p4d tables.
 
 from __future__ import annotations
 
+from itertools import chain, compress
 from typing import TYPE_CHECKING
 
 from mm.errors import KernelBug
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mm.system import System
+
+RUN = 256  # entries that are looked at together
+EMPTY_RUN_BYTES = RUN * 8
+EMPTY_RUN = bytes(EMPTY_RUN_BYTES)
 
 
 def alloc_table(system: System, level: str, address: int) -> int:
@@ -222,6 +227,17 @@ def report_moved(mm: MmStruct, old_addr: int, new_addr: int, pmd: int) -> None:
     for number, pte in enumerate(mm.system.words[first : first + mm.arch.ptrs_per_pte].tolist()):
         report_pte(mm, old_addr + (number << shift), pte, 0)
         report_pte(mm, new_addr + (number << shift), 0, pte)
+
+
+def used_entries(words: memoryview, first: int, last: int) -> Iterator[tuple[int, int]]:
+    """(index, entry) of the entries at [first, last) in use, as of now; empty stretches cost next to nothing."""
+    parts = []
+    for start in range(first, last, RUN):
+        part = words[start : min(start + RUN, last)]
+        if part.nbytes < EMPTY_RUN_BYTES or part.tobytes() != EMPTY_RUN:
+            entries = part.tolist()
+            parts.append(compress(enumerate(entries, start), entries))
+    return chain.from_iterable(parts)
 
 
 def free_pgd_range(mm: MmStruct, addr: int, end: int, floor: int, ceiling: int) -> None:
