@@ -23,6 +23,16 @@ QILING_RUN = (
     "import sys\nfrom qiling import Qiling\nfrom qiling.const import QL_VERBOSE\n"
     "Qiling(sys.argv[2:], sys.argv[1], verbose=QL_VERBOSE.DISABLED).run()\n"
 )
+# Kinds of work of images/ARCH/bench that are counted by the second.
+RATES = {
+    "faults": "first touch of a page",
+    "remap": "mmap, touch, munmap",
+    "move": "mremap that moves 1,000 pages",
+    "fork": "fork with 10,000 resident pages, exit, wait",
+    "protect": "mprotect over 1,000 areas",
+    "readfault": "read fault on the page cache",
+}
+LONG_ENOUGH = 0.3  # seconds of work, beside the start of the program
 COMPUTE, CALLS, FAULTS = 4_000_000, 20_000, 20_000
 TURNS = 5
 
@@ -145,6 +155,56 @@ def side_by_side(arch: str) -> list[list[str]]:
     return rows
 
 
+def bench_seconds(command: list[str], arch: str, kind: str, count: int) -> float | None:
+    """Best of three runs of `bench KIND COUNT`; None when it does not end as it should."""
+    best = None
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run(
+            [*command, str(image(arch)), kind, str(count)], capture_output=True, check=False, cwd=PROJECT
+        )
+        seconds = time.perf_counter() - start
+        if done.returncode or not done.stdout.startswith(kind.encode()):
+            return None
+        best = seconds if best is None else min(best, seconds)
+        if seconds > 10 * LONG_ENOUGH:
+            break
+    return best
+
+
+def rate(command: list[str], arch: str, kind: str) -> float | None:
+    """Units of work a second, start and end of the program taken off."""
+    base = bench_seconds(command, arch, kind, 1)
+    count = 4
+    while base is not None:
+        seconds = bench_seconds(command, arch, kind, count)
+        if seconds is None:
+            return None
+        if seconds - base > LONG_ENOUGH or count >= 1 << 20:
+            return (count - 1) / (seconds - base)
+        count *= 4
+    return None
+
+
+def by_the_second(arch: str) -> list[list[str]]:
+    """Rows of memory calls a second under pagewalk, and how many times as many as under each other emulator."""
+    with tempfile.TemporaryDirectory() as empty:
+        os.mkdir(os.path.join(empty, "tmp"))
+        commands = others(arch, empty)
+        rows = [["work", "a second", *(f"of {name}'s, %" for name in commands if name != "pagewalk")]]
+        for kind, what in RATES.items():
+            own = rate(commands["pagewalk"], arch, kind)
+            if own is None:
+                sys.exit(f"bench: {arch} {kind} fails")
+            row = [what, f"{own:,.0f}"]
+            for name, command in commands.items():
+                if name != "pagewalk":
+                    other = rate(command, arch, kind)
+                    row.append("fails" if other is None else f"{100 * own / other:,.0f}")
+            rows.append(row)
+    return rows
+
+
 def print_table(rows: list[list[str]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for number, row in enumerate(rows):
@@ -165,6 +225,8 @@ def main() -> None:
         print_table([["", "now", "wanted"], *rows])
         print(f"\n{arch}: time of whole programs, pagewalk = 100\n")
         print_table(side_by_side(arch))
+        print(f"\n{arch}: work a second, and that in percent of the others'\n")
+        print_table(by_the_second(arch))
     if not QILING.exists():
         print("\nQiling is not installed here: make qiling")
 
