@@ -414,6 +414,7 @@ class TaskStruct:
         self.rss_events = 0
         self.min_flt = 0
         self.maj_flt = 0
+        self.flags = 0  # PF_*
         self.personality = 0
         self.mempolicy: Any = None  # set_mempolicy(2): a Mempolicy, or None for the default
         self.rlim: list[list[int]] = []  # [soft, hard] by RLIMIT_*; shared by the threads of a process

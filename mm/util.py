@@ -23,6 +23,7 @@ from mm.errors import Errno, KernelBug
 from mm.flags import (
     CAP_IPC_LOCK,
     CAP_SYS_ADMIN,
+    PF_SUPERPRIV,
     RLIMIT_AS,
     RLIMIT_DATA,
     RLIMIT_MEMLOCK,
@@ -64,8 +65,12 @@ def rlimit(mm: MmStruct, limit: int) -> int:
 
 
 def capable(mm: MmStruct, cap: int) -> bool:
-    """Does the current task hold capability `cap`?"""
-    return get_current(mm).cap_effective >> cap & 1 == 1
+    """Does the current task hold capability `cap`? Using it is remembered."""
+    task = get_current(mm)
+    if not task.cap_effective >> cap & 1:
+        return False
+    task.flags |= PF_SUPERPRIV
+    return True
 
 
 def get_file(file: File) -> File:
@@ -127,7 +132,7 @@ def security_vm_enough_memory_mm(mm: MmStruct, pages: int) -> None:
     else:
         to_pages = system.arch.page_shift - 10
         allowed = vm_commit_limit(system)
-        if not capable(mm, CAP_SYS_ADMIN):
+        if not get_current(mm).cap_effective >> CAP_SYS_ADMIN & 1:  # not remembered
             allowed -= system.sysctl_admin_reserve_kbytes >> to_pages
         allowed -= min(mm.total_vm // 32, system.sysctl_user_reserve_kbytes >> to_pages)
         if max(system.vm_committed_as, 0) < allowed:
