@@ -3,7 +3,8 @@
     python images/record.py ORACLE.py [NAME...]
 
 ORACLE.py is the oracle's script: a module with `KERNELS` and `boot(kernel, [(name, argv)], {path: (mode, bytes)})`,
-which gives {name: (output, wait status)}. A recording is one line `status N`, N as a shell counts it, and then the output.
+which gives {name: (output, wait status)}. A recording is one line `status N`, N as a shell counts it, and then the
+output.
 """
 
 from __future__ import annotations
