@@ -9,7 +9,7 @@ from guest.own_mm import own_mm
 from guest.syscalls import FULL, PARTIAL, Call
 from mm.brk import brk
 from mm.errors import Errno
-from mm.flags import MAP_ANONYMOUS, MAP_HUGETLB
+from mm.flags import MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_HUGETLB
 from mm.mmap import do_munmap, vm_mmap_pgoff
 from mm.mprotect import do_mprotect
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from guest.task import Task
 
 _MASK = 0xFFFFFFFFFFFFFFFF
+
+
+MAP_HUGE_SHIFT, MAP_HUGE_MASK = 26, 0x3F
 
 
 def s32(value: int) -> int:
@@ -37,8 +40,21 @@ def sys_mmap(task: Task, addr: int, length: int, prot: int, flags: int, fd: int,
         if flags & MAP_HUGETLB:
             raise Errno(errno.EINVAL)  # not a hugetlbfs file
     elif flags & MAP_HUGETLB:
-        raise Errno(errno.ENOMEM)  # no huge page was ever reserved
+        refuse_hugetlb(task, addr, length, flags)
     return vm_mmap_pgoff(mm, file, addr, length, prot, flags & ~0x1800, offset >> arch.page_shift)
+
+
+def refuse_hugetlb(task: Task, addr: int, length: int, flags: int) -> None:
+    """MAP_HUGETLB where no huge page was ever reserved.
+
+    Raises:
+        Errno: EINVAL for a size the kernel has not, for no length, and for a fixed address between huge pages; ENOMEM.
+    """
+    sizes = task.system.arch.hugetlb_shifts
+    shift = flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK or sizes[0]
+    if shift not in sizes or not length or (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) and addr & ((1 << shift) - 1)):
+        raise Errno(errno.EINVAL)
+    raise Errno(errno.ENOMEM)
 
 
 def sys_munmap(task: Task, addr: int, length: int) -> int:
