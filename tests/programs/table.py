@@ -49,7 +49,7 @@ CASES = (
     Case("perl-base", "regular expressions, hashes, closures, fork", ("/usr/bin/perl", "-e")),
     Case("python3.11-minimal", "threads, signals, fork, pipes", ("/usr/bin/python3.11", "-Sc")),
     Case("openssl", "digests, encryption, keys", DASH),
-    Case("tcc", "compiles a program in the guest, which runs: threads, atomics", DASH),
+    Case("tcc", "compiles a program in the guest, which runs: threads", DASH),
     Case("redis", "server and client over the loopback", DASH),
     Case("nginx", "serves a page to a client over the loopback", DASH),
 )
