@@ -108,6 +108,7 @@ def architecture(head: bytes, shown: str) -> str:
         raise refuse("not an ELF program" if head else "an empty file, not an ELF program")
     if len(head) < 64:
         raise refuse("a truncated ELF header")
+    # DEVIATION D7: Linux looks at neither class nor byte order, and would run what the machine field allows.
     if head[4] != 2:
         raise refuse("a 32-bit ELF program; pagewalk runs 64-bit ones" if head[4] == 1 else "an ELF of unknown class")
     if head[5] != 1:
@@ -152,7 +153,10 @@ def explain_exec(image: bytes, page_size: int, number: int) -> str:
 
 
 def explain_death(image: bytes, page_size: int) -> str:
-    """Why a program died of SIGSEGV inside execve."""
+    """Why a program died of SIGSEGV inside execve.
+
+    DEVIATION D8: the user of the command gets this line and status 126 where Linux only raises the signal.
+    """
     for kind, offset, address in _segments(image):
         if kind == PT_LOAD and (address - offset) % page_size:
             return f"its segments cannot be mapped with pages of {page_size >> 10}K"
