@@ -17,7 +17,7 @@ from guest.file import OpenFile
 from guest.sched import HostWait, Restart, WaitQueue, sleep_on
 from guest.signal import restore_saved_sigmask_unless
 from guest.sys_poll import deadline_of, sigmask
-from guest.syscalls import FULL, Call
+from guest.syscalls import FULL, PARTIAL, Call
 from guest.tty import HostStream, anonymous_path
 from guest.vfs_flags import O_CLOEXEC, O_RDWR, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, S_IFCHR, S_IFMT, s32
 from guest.vfs_types import Inode, Path
@@ -369,7 +369,7 @@ def sys_epoll_pwait(task: Task, epfd: int, events: int, most: int, timeout: int,
 CALLS = (
     Call("epoll_create", sys_epoll_create, FULL),
     Call("epoll_create1", sys_epoll_create1, FULL),
-    Call("epoll_ctl", sys_epoll_ctl, FULL),
+    Call("epoll_ctl", sys_epoll_ctl, PARTIAL, "EPOLLEXCLUSIVE wakes every waiter"),
     Call("epoll_wait", sys_epoll_wait, FULL),
     Call("epoll_pwait", sys_epoll_pwait, FULL),
 )

@@ -548,6 +548,7 @@ def sys_recvmmsg(task: Task, fd: int, vector: int, count: int, flags: int, timeo
 
 
 _INSIDE = "inside the machine: AF_UNIX, and AF_INET and AF_INET6 on an internal loopback"
+_NO_URGENT = "no TCP urgent data, no SO_PEEK_OFF; sockets passed to each other in a cycle are never collected"
 
 CALLS = (
     Call("socket", sys_socket, PARTIAL, _INSIDE),
@@ -562,10 +563,10 @@ CALLS = (
     Call("shutdown", sys_shutdown, FULL),
     Call("setsockopt", sys_setsockopt, PARTIAL, "no socket filters, no multicast"),
     Call("getsockopt", sys_getsockopt, PARTIAL, "no socket filters, no multicast"),
-    Call("sendto", sys_sendto, FULL),
-    Call("sendmsg", sys_sendmsg, FULL),
-    Call("sendmmsg", sys_sendmmsg, FULL),
-    Call("recvfrom", sys_recvfrom, FULL),
-    Call("recvmsg", sys_recvmsg, FULL),
-    Call("recvmmsg", sys_recvmmsg, FULL),
+    Call("sendto", sys_sendto, PARTIAL, _NO_URGENT),
+    Call("sendmsg", sys_sendmsg, PARTIAL, _NO_URGENT),
+    Call("sendmmsg", sys_sendmmsg, PARTIAL, _NO_URGENT),
+    Call("recvfrom", sys_recvfrom, PARTIAL, _NO_URGENT),
+    Call("recvmsg", sys_recvmsg, PARTIAL, _NO_URGENT),
+    Call("recvmmsg", sys_recvmmsg, PARTIAL, _NO_URGENT),
 )

@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from guest.own_mm import own_mm
-from guest.syscalls import FULL, Call
+from guest.syscalls import FULL, PARTIAL, Call
 from mm.errors import Errno
 from mm.flags import CAP_IPC_LOCK, CAP_SYS_ADMIN, RLIMIT_MEMLOCK
 from mm.ipc_shm import (
@@ -171,7 +171,7 @@ def sys_shmctl(task: Task, shmid: int, cmd: int, buf: int) -> int:
 
 
 CALLS = (
-    Call("shmget", sys_shmget, FULL, "SHM_HUGETLB: no huge pages are reserved, so ENOMEM"),
+    Call("shmget", sys_shmget, PARTIAL, "SHM_HUGETLB: no huge pages are reserved, so ENOMEM"),
     Call("shmat", sys_shmat, FULL),
     Call("shmdt", sys_shmdt, FULL),
     Call("shmctl", sys_shmctl, FULL),
