@@ -72,8 +72,10 @@ def _find_or_make(task: Task, address: int, private: bool) -> Futex:
 
 
 def _drop_if_empty(task: Task, futex: Futex) -> None:
-    if not futex.tasks and not futex.bitsets:
-        task.kernel.futex_queues.pop(futex.key, None)
+    """Forget a word nobody waits on. Another queue may have taken its name since: that one has waiters."""
+    queues = task.kernel.futex_queues
+    if not futex.tasks and not futex.bitsets and queues.get(futex.key) is futex:
+        del queues[futex.key]
 
 
 def _wake(futex: Futex, number: int, bitset: int = _ALL) -> int:
