@@ -161,7 +161,7 @@ class PagemapFile(AddressFile):
         flags = PM_PRESENT
         if vma.vm_flags & arch.VM_SOFTDIRTY or arch.pte_soft_dirty(pmd):
             flags |= PM_SOFT_DIRTY
-        page = vm_normal_page(mm, pmd)
+        page = vm_normal_page(mm, pmd, peek=True)
         if page is None or not page_anon(page):
             flags |= PM_FILE
         if page is not None and page.mapcount == 1:
@@ -177,7 +177,7 @@ class PagemapFile(AddressFile):
         if arch.pte_present(pte):
             frame = arch.pte_pfn(pte) if self.show_pfn else 0
             flags = PM_PRESENT | (PM_SOFT_DIRTY if arch.pte_soft_dirty(pte) else 0)
-            page = vm_normal_page(mm, pte)
+            page = vm_normal_page(mm, pte, peek=True)
         elif pte:
             flags = PM_SWAP
             if self.show_pfn:
@@ -269,7 +269,7 @@ def cleared(mm: MmStruct, entry: int, soft_dirty: bool) -> int:
     if soft_dirty:
         new = arch.pte_clear_soft_dirty(arch.pte_wrprotect(entry))
     else:
-        page = vm_normal_page(mm, entry)
+        page = vm_normal_page(mm, entry, peek=True)  # a copy has no mark
         if page is None and not arch.pmd_trans_huge(entry):
             return entry  # the zero page and raw frames stay as they are; the huge zero page does not
         new = arch.pte_mkold(entry)

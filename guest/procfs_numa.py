@@ -70,7 +70,7 @@ class NumaMaps:
             first, last = pte_range(mm, pmd, start, end)
             for pte in words[first:last].tolist():
                 if pte and arch.pte_present(pte):
-                    page = vm_normal_page(mm, pte)
+                    page = vm_normal_page(mm, pte, peek=True)
                     if page is not None:
                         self.gather_stats(page, arch.pte_dirty(pte), 1)
 

@@ -142,7 +142,7 @@ class MemSizeStats:
             first, last = pte_range(mm, pmd, start, end)
             for pte in words[first:last].tolist():
                 if pte and arch.pte_present(pte):
-                    page = vm_normal_page(mm, pte)
+                    page = vm_normal_page(mm, pte, peek=True)
                     if page is not None:
                         self.account(page, size, arch.pte_young(pte), arch.pte_dirty(pte), locked)
 

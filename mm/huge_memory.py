@@ -39,9 +39,9 @@ from mm.flags import (
     VM_SPECIAL,
     VM_WRITE,
 )
+from mm.mem_map import NEW_ANON_FLAGS
 from mm.page_alloc import alloc_pages, put_page
 from mm.page_rmap import (
-    NEW_ANON_FLAGS,
     clear_page_mlock,
     mlock_vma_page,
     page_remove_rmap,

@@ -40,6 +40,6 @@ def lru_add_drain(system: System) -> None:
     """What waits in the batch reaches the lists."""
     if system.lru_add:
         for page in system.lru_add:
-            if system.mem_map[page.pfn] is page:
+            if system.mem_map.frames[page.pfn] is page:
                 page.flags |= PG_LRU
         system.lru_add.clear()

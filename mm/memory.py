@@ -16,6 +16,8 @@ last PTE table is remembered in `mm.pte_cache`), do_anonymous_page takes a frame
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mm.flags import (
     FAULT_FLAG_TRIED,
     FAULT_FLAG_USER,
@@ -58,10 +60,11 @@ from mm.memory_zap import (
     zap_page_range,
 )
 from mm.page_alloc import alloc_pfn
-from mm.page_rmap import NEW_ANON_FLAGS
 from mm.pgtable import free_pgd_range, pmd_alloc, pte_alloc, pte_alloc_map, pte_offset, report_pte
 from mm.rmap import anon_vma_prepare
-from mm.types import MmStruct, Page, VmAreaStruct
+
+if TYPE_CHECKING:
+    from mm.types import MmStruct, VmAreaStruct
 
 __all__ = [
     "change_protection",
@@ -203,21 +206,19 @@ def do_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int,
             report_pte(mm, address, 0, system.words[index])
         return 0
 
-    anon_vma = vma.anon_vma
-    if anon_vma is None:
-        anon_vma_prepare(vma)
-        anon_vma = vma.anon_vma
+    anon_vma = vma.anon_vma or anon_vma_prepare(vma)
     pfn = alloc_pfn(system, True)
     if pfn < 0:
         return VM_FAULT_OOM
     vm_flags = vma.vm_flags
     page_shift = arch.page_shift
-    # page_add_new_anon_rmap() and lru_cache_add_inactive_or_unevictable()
-    page = Page(pfn, NEW_ANON_FLAGS, 1, anon_vma, ((address - vma.vm_start) >> page_shift) + vma.vm_pgoff)
+    mem_map = system.mem_map  # add_new_anon(), without the call
+    mem_map.frames[pfn] = anon_vma
+    mem_map.index[pfn] = ((address - vma.vm_start) >> page_shift) + vma.vm_pgoff
+    mem_map.users[pfn] = 1
     if vm_flags & (VM_LOCKED | VM_SPECIAL) == VM_LOCKED:
-        page.flags |= PG_MLOCKED | PG_UNEVICTABLE
+        mem_map.page(pfn).flags |= PG_MLOCKED | PG_UNEVICTABLE
         system.nr_mlock += 1
-    system.mem_map[pfn] = page
     task = system.current
     if task is not None and task.mm is mm:
         task.rss_stat[MM_ANONPAGES] += 1
@@ -229,7 +230,7 @@ def do_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int,
     else:
         entry = arch.mk_pte(pfn, vma.vm_page_prot)
     if vm_flags & VM_EXEC:
-        arch.sync_icache(mm, page, address, entry)
+        arch.sync_icache(mm, mem_map.page(pfn), address, entry)
     system.words[index] = entry
     system.fault_result = "anon"
     if system.listener is not None:

@@ -24,27 +24,29 @@ from mm.flags import (
     VM_FAULT_WRITE,
     VM_LOCKED,
     VM_SHARED,
+    VM_SPECIAL,
     VM_WRITE,
 )
 from mm.memory_rss import add_mm_counter_fast, mm_counter_file, page_anon
-from mm.page_alloc import alloc_page, copy_page, put_page
+from mm.page_alloc import alloc_pfn, put_page
 from mm.page_rmap import (
     linear_page_index,
+    mlock_vma_page,
     munlock_vma_page,
-    page_add_new_anon_rmap,
     page_remove_rmap,
 )
 from mm.pgtable import report_pte
 from mm.rmap import anon_vma_prepare
-from mm.types import MmStruct, Page, VmAreaStruct, VmFault
+from mm.types import AnonVma, MmStruct, Page, VmAreaStruct, VmFault
 
 
-def vm_normal_page(mm: MmStruct, pte: int) -> Page | None:
-    """The page a present entry maps; None for special entries (zero page, raw frames)."""
+def vm_normal_page(mm: MmStruct, pte: int, peek: bool = False) -> Page | None:
+    """The page a present entry maps; None for special entries (zero page, raw frames). `peek`: only to be read."""
     arch = mm.arch
     if pte & arch.PTE_SPECIAL:
         return None
-    page = mm.system.mem_map[arch.pte_pfn(pte)]
+    mem_map = mm.system.mem_map
+    page = mem_map.peek(arch.pte_pfn(pte)) if peek else mem_map[arch.pte_pfn(pte)]
     return None if page is None or page.flags & PG_RESERVED else page  # the huge zero page is reserved
 
 
@@ -52,6 +54,15 @@ def do_wp_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int, index:
     """Serve a write to the read-only entry `pte` at `index`; `address` is page aligned."""
     if not flags & FAULT_FLAG_USER:
         mm.tlb_flush_pending = True  # the user's own old translation does not go by itself
+    arch = mm.arch
+    mem_map = mm.system.mem_map
+    pfn = arch.pte_pfn(pte)
+    if isinstance(mem_map.frames[pfn], AnonVma):  # and so not special
+        if mem_map.users[pfn] == 1:
+            page = mem_map[pfn] if pte & arch.PTE_EXEC_MASK == arch.PTE_EXEC_VALUE else None
+            wp_page_reuse(vma, mm, address, index, pte, page)
+            return VM_FAULT_WRITE
+        return wp_page_copy(vma, mm, address, index, pte, None)
     page = vm_normal_page(mm, pte)
     shared_writable = vma.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE | VM_SHARED
     if page is None:
@@ -84,33 +95,41 @@ def wp_page_reuse(vma: VmAreaStruct, mm: MmStruct, address: int, index: int, pte
 
 
 def wp_page_copy(vma: VmAreaStruct, mm: MmStruct, address: int, index: int, pte: int, old_page: Page | None) -> int:
-    """Put a private copy in the place of `old_page` (None: of the zero page or a raw frame)."""
+    """Put a private copy in the place of what `pte` maps: `old_page`, or a frame without a Page of its own.
+
+    That is the zero page, a raw frame, or a plain anonymous page (mem_map.py) with other users.
+    """
     system = mm.system
     arch = mm.arch
-    anon_vma_prepare(vma)
-    new_page = alloc_page(system, zero=old_page is None)
-    if new_page is None:
+    mem_map = system.mem_map
+    anon_vma = anon_vma_prepare(vma)
+    old_pfn = arch.pte_pfn(pte)
+    zero = old_pfn == system.zero_pfn
+    pfn = alloc_pfn(system, zero)
+    if pfn < 0:
         return VM_FAULT_OOM
-    if old_page is not None:
-        copy_page(system, new_page, old_page)
-        if not page_anon(old_page):
+    if not zero:
+        size = system.page_size
+        system.ram[pfn * size : (pfn + 1) * size] = system.ram[old_pfn * size : (old_pfn + 1) * size]
+    plain = isinstance(mem_map.frames[old_pfn], AnonVma)
+    if not plain and (old_page is None or not page_anon(old_page)):
+        if old_page is not None:
             add_mm_counter_fast(mm, mm_counter_file(old_page), -1)
-            add_mm_counter_fast(mm, MM_ANONPAGES, 1)
-    else:
-        pfn = arch.pte_pfn(pte)
-        if pfn != system.zero_pfn:  # a raw frame: copy what the user sees
-            size = system.page_size
-            system.ram[new_page.pfn * size : (new_page.pfn + 1) * size] = system.ram[pfn * size : (pfn + 1) * size]
         add_mm_counter_fast(mm, MM_ANONPAGES, 1)
-    entry = arch.pte_mkdirty(arch.mk_pte(new_page.pfn, vma.vm_page_prot))
+    entry = arch.pte_mkdirty(arch.mk_pte(pfn, vma.vm_page_prot))
     if vma.vm_flags & VM_WRITE:
         entry = arch.pte_mkwrite(entry)
-    page_add_new_anon_rmap(new_page, vma, address)
-    arch.sync_icache(mm, new_page, address, entry)
+    mem_map.add_new_anon(pfn, anon_vma, linear_page_index(vma, address))
+    if vma.vm_flags & (VM_LOCKED | VM_SPECIAL) == VM_LOCKED:
+        mlock_vma_page(system, mem_map.page(pfn))
+    if entry & arch.PTE_EXEC_MASK == arch.PTE_EXEC_VALUE:
+        arch.sync_icache(mm, mem_map.page(pfn), address, entry)
     system.words[index] = entry
     if system.listener is not None:
         report_pte(mm, address, pte, entry)
-    if old_page is not None:
+    if plain:
+        mem_map.users[old_pfn] -= 1
+    elif old_page is not None:
         page_remove_rmap(system, old_page)
         if vma.vm_flags & VM_LOCKED and old_page.flags & PG_MLOCKED:
             munlock_vma_page(system, old_page)

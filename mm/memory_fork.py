@@ -10,10 +10,11 @@ import errno
 from typing import TYPE_CHECKING
 
 from mm.errors import Errno, KernelBug
-from mm.flags import VM_HUGETLB, VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED
+from mm.flags import MM_ANONPAGES, VM_HUGETLB, VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED
 from mm.huge_memory import copy_huge_pmd
 from mm.memory_rss import add_mm_rss_vec, mm_counter
 from mm.pgtable import alloc_child_table, pte_range, report_ptes, used_entries
+from mm.types import AnonVma
 
 if TYPE_CHECKING:
     from mm.types import VmAreaStruct
@@ -74,7 +75,9 @@ def copy_pte_range(
     mm = src_vma.vm_mm
     arch = mm.arch
     words = mm.system.words
-    mem_map = mm.system.mem_map
+    frames = mm.system.mem_map.frames
+    users = mm.system.mem_map.users
+    pte_pfn = arch.pte_pfn
     cow = is_cow_mapping(src_vma.vm_flags)
     shared = src_vma.vm_flags & VM_SHARED
     special = arch.PTE_SPECIAL
@@ -86,16 +89,22 @@ def copy_pte_range(
     distance = dst_first - first
     before = words[first:last].tolist() if mm.system.listener is not None else []
     for index, pte in used_entries(words, first, last):
+    anon = 0
         if not pte & present:
             words[index + distance] = pte
         else:
             if not pte & special:
-                page = mem_map[arch.pte_pfn(pte)]
-                if page is None:
+                pfn = pte_pfn(pte)
+                page = frames[pfn]
+                if isinstance(page, AnonVma):
+                    users[pfn] += 1
+                    anon += 1
+                elif page is None:
                     raise KernelBug(f"entry {pte:#x} of {src_vma!r} maps a free frame", mm)
-                page.refcount += 1
-                page.mapcount += 1
-                rss[mm_counter(page)] += 1
+                else:
+                    page.refcount += 1
+                    page.mapcount += 1
+                    rss[mm_counter(page)] += 1
             if cow and pte & pte_write:
                 pte = words[index] = arch.pte_wrprotect(pte)
             if shared:
@@ -105,3 +114,4 @@ def copy_pte_range(
     if mm.system.listener is not None:
         report_ptes(mm, addr, first, before)
         report_ptes(dst_vma.vm_mm, addr, dst_first, [0] * len(before))
+    rss[MM_ANONPAGES] += anon

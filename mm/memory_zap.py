@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mm.flags import PG_DIRTY, PG_MLOCKED
+from mm.flags import MM_ANONPAGES, PG_DIRTY
 from mm.huge_memory import _split_huge_pmd, zap_huge_pmd
 from mm.interval_tree import vma_interval_tree_foreach
 from mm.lru import lru_add_drain
@@ -19,6 +19,7 @@ from mm.page_alloc import put_page
 from mm.page_rmap import page_remove_rmap
 from mm.pgtable import free_pgd_range, pte_range, report_ptes, used_entries, walk_pmds
 from mm.rmap import unlink_anon_vmas
+from mm.types import AnonVma
 from mm.util import update_hiwater_rss
 from mm.vma_tree import unlink_file_vma
 
@@ -33,19 +34,32 @@ def zap_pte_range(
     arch = mm.arch
     system = mm.system
     words = system.words
-    mem_map = system.mem_map
+    frames = system.mem_map.frames
+    users = system.mem_map.users
     special = arch.PTE_SPECIAL
     present = arch.PTE_PRESENT
     pte_pfn = arch.pte_pfn
     first, last = pte_range(mm, pmd, start, end)
     rss = [0, 0, 0, 0]
+    anon = 0
     freed: list[int] = []
     before = words[first:last].tolist() if system.listener is not None else []
     for index, pte in used_entries(words, first, last):
         if pte & special or not pte & present:
             words[index] = 0
             continue
-        page = mem_map[pte_pfn(pte)]
+        pfn = pte_pfn(pte)
+        page = frames[pfn]
+        if isinstance(page, AnonVma):  # a plain anonymous page: only its users are counted
+            if check_mapping is None:
+                words[index] = 0
+                anon += 1
+                if users[pfn] > 1:
+                    users[pfn] -= 1
+                else:
+                    frames[pfn] = None
+                    freed.append(pfn)
+            continue
         if page is None:
             raise_bad_pte(mm, index, pte)
             continue
@@ -55,14 +69,9 @@ def zap_pte_range(
         if not page_anon(page) and arch.pte_dirty(pte):
             page.flags |= PG_DIRTY
         rss[mm_counter(page)] -= 1
-        if page.refcount == 1 and page.mapcount == 1 and not page.flags & PG_MLOCKED:
-            # The usual end of an anonymous page, without the calls below: nobody else has it.
-            page.refcount = page.mapcount = 0
-            mem_map[page.pfn] = None
-            freed.append(page.pfn)
-            continue
         page_remove_rmap(system, page)
         put_page(system, page)
+    rss[MM_ANONPAGES] -= anon
     system.zone.pcp.extend(freed)
     add_mm_rss_vec(mm, rss)
     mm.tlb_flush_pending = True

@@ -336,5 +336,5 @@ def follow_page_node(mm: MmStruct, addr: int, migratable: bool) -> int:
         else:
             pte = mm.system.words[pte_range(mm, pmd, addr, addr)[0]]
     if pte and arch.pte_present(pte):
-        return -errno.EFAULT if vm_normal_page(mm, pte) is None else 0
+        return -errno.EFAULT if vm_normal_page(mm, pte, peek=True) is None else 0
     return -errno.EFAULT if vma.vm_ops is None or vma.vm_ops.fault is None else -errno.ENOENT

@@ -134,7 +134,7 @@ def leaf_line(mm: MmStruct, kind: str, address: int, entry: int, pfns: Ids) -> s
     pfn = arch.pte_pfn(entry)
     if pfn == system.zero_pfn:
         return line + "zero"
-    page = system.mem_map[pfn]
+    page = system.mem_map.peek(pfn)
     if page is None:
         return line + "nopage"
     owner = "anon" if page_anon(page) else "file"

@@ -100,7 +100,7 @@ def _rmqueue_bulk(zone: Zone) -> bool:
 
 
 def alloc_pfn(system: System, zero: bool) -> int:
-    """Take one frame without a `Page` (the caller sets `mem_map[pfn]`); -1 when memory is exhausted."""
+    """Take one frame without a `Page` (the caller tells `mem_map` what it is); -1 when memory is exhausted."""
     zone = system.zone
     pcp = zone.pcp
     if not pcp and not _rmqueue_bulk(zone):
@@ -156,12 +156,13 @@ def drain_all_pages(zone: Zone) -> None:
 def free_page(system: System, page: Page) -> None:
     """Free a frame whatever its refcount says it should be (the caller owned the last reference)."""
     pfn = page.pfn
-    if system.mem_map[pfn] is not page:
+    frames = system.mem_map.frames
+    if frames[pfn] is not page:
         raise KernelBug(f"frame {pfn:#x} is freed twice or its struct page is stale")
     if page.mapcount or page.flags & PG_RESERVED:
         raise KernelBug(f"frame {pfn:#x} is freed with mapcount {page.mapcount}, flags {page.flags:#x}")
     page.refcount = 0
-    system.mem_map[pfn] = None
+    frames[pfn] = None
     system.zone.pcp.append(pfn)
 
 

@@ -16,14 +16,13 @@ from mm.flags import (
     PG_DIRTY,
     PG_LRU,
     PG_MLOCKED,
-    PG_SWAPBACKED,
     PG_UNEVICTABLE,
-    PG_UPTODATE,
     VM_LOCKED,
     VM_SPECIAL,
 )
 from mm.interval_tree import anon_vma_interval_tree_foreach, vma_interval_tree_foreach
 from mm.lru import isolate_lru_page, lru_cache_add
+from mm.mem_map import NEW_ANON_FLAGS
 from mm.pgtable import pmd_offset, pte_offset
 from mm.types import AnonVma, Page, VmAreaStruct
 
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mm.system import System
-
-# Flags of a freshly mapped anonymous page: content valid, would go to swap, on the LRU lists.
-NEW_ANON_FLAGS = PG_UPTODATE | PG_SWAPBACKED | PG_LRU
 
 
 def linear_page_index(vma: VmAreaStruct, address: int) -> int:
@@ -148,7 +144,7 @@ def rmap_walk(system: System, page: Page, huge: bool = False) -> Iterator[tuple[
         if huge and index < 0 and page.private is not None:
             pmd = pmd_offset(vma.vm_mm, address)
             entry = words[pmd] if pmd >= 0 else 0
-            if entry and arch.pmd_trans_huge(entry) and arch.pte_pfn(entry) == page.private.pfn:
+            if entry and arch.pmd_trans_huge(entry) and arch.pte_pfn(entry) == page.pfn & -arch.hpage_pmd_nr:
                 yield vma, address, pmd
         elif index >= 0:
             pte = words[index]

@@ -54,10 +54,10 @@ def _anon_vma_chain_link(vma: VmAreaStruct, anon_vma: AnonVma) -> None:
     anon_vma_interval_tree_insert(avc, anon_vma.rb_root)
 
 
-def anon_vma_prepare(vma: VmAreaStruct) -> None:
-    """Make sure `vma` has an anon_vma before its first anonymous page: a neighbour's, or one of its own."""
+def anon_vma_prepare(vma: VmAreaStruct) -> AnonVma:
+    """The anon_vma of `vma`, made before its first anonymous page: a neighbour's, or one of its own."""
     if vma.anon_vma is not None:
-        return
+        return vma.anon_vma
     anon_vma = find_mergeable_anon_vma(vma)
     if anon_vma is None:
         anon_vma = AnonVma()
@@ -65,6 +65,7 @@ def anon_vma_prepare(vma: VmAreaStruct) -> None:
     vma.anon_vma = anon_vma
     _anon_vma_chain_link(vma, anon_vma)
     anon_vma.num_active_vmas += 1
+    return anon_vma
 
 
 def _anon_vma_compatible(a: VmAreaStruct, b: VmAreaStruct) -> bool:

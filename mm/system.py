@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mm.flags import PG_RESERVED, PG_UPTODATE
+from mm.mem_map import MemMap
 from mm.page_alloc import Zone, alloc_page, init_zone
 from mm.types import MmOps, Page
 
@@ -33,7 +34,7 @@ class System:
         self.zeroes = bytes(arch.page_size)
         self.attach(ram)
         frames = len(ram) >> arch.page_shift
-        self.mem_map: list[Page | None] = [None] * frames  # by pfn; None: the frame is free
+        self.mem_map = MemMap(frames)
         self.mem_map[0] = Page(0, flags=PG_RESERVED)  # frame 0 is nobody's: 0 can mean "no frame"
         self.zone: Zone = init_zone(1, frames)
         self.mm_ops = make_mm_ops()

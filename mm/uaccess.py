@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from mm.errors import Errno, KernelBug
 from mm.filemap import flush_dcache_page
 from mm.flags import PG_EXEC_MAPPED
+from mm.types import Page
 
 if TYPE_CHECKING:
     from mm.types import MmStruct, TaskStruct
@@ -107,7 +108,7 @@ def copy_to_user_partial(task: TaskStruct, addr: int, data: bytes | bytearray | 
     system = task.system
     size = system.page_size
     ram = system.ram
-    mem_map = system.mem_map
+    frames = system.mem_map.frames
     page_shift = system.arch.page_shift
     done = 0
     while done < n:
@@ -116,8 +117,8 @@ def copy_to_user_partial(task: TaskStruct, addr: int, data: bytes | bytearray | 
         if start < 0:
             break
         ram[start : start + length] = data if length == n else data[done : done + length]
-        page = mem_map[start >> page_shift]
-        if page is not None and page.flags & PG_EXEC_MAPPED:
+        page = frames[start >> page_shift]
+        if isinstance(page, Page) and page.flags & PG_EXEC_MAPPED:  # a page without a Page was never executable
             flush_dcache_page(system, page)
         done += length
         addr += length

@@ -88,7 +88,7 @@ class Walk:
                 continue
             child = (entry & arch.PTE_PFN_MASK) >> arch.page_shift
             _check(entry & ~arch.PTE_PFN_MASK == arch.TABLE, "P1", f"table entry {entry:#x} for {address:#x}", mm)
-            page = mm.system.mem_map[child] if child < len(mm.system.mem_map) else None
+            page = mm.system.mem_map.peek(child) if child < len(mm.system.mem_map) else None
             _check(
                 page is not None and bool(page.flags & PG_TABLE) and page.refcount == 1 and not page.mapcount,
                 "P1",
@@ -158,7 +158,7 @@ def _check_leaves(walk: Walk) -> list[int]:
                 rss[MM_SWAPENTS] += 1
             continue
         pfn = arch.pte_pfn(entry)
-        page = system.mem_map[pfn] if pfn < len(system.mem_map) else None
+        page = system.mem_map.peek(pfn) if pfn < len(system.mem_map) else None
         _check(
             page is not None and not page.flags & PG_TABLE, "P4", f"leaf {entry:#x} at {address:#x}: frame unused", mm
         )
@@ -228,7 +228,7 @@ def validate_system(system: System, tasks: Iterable[TaskStruct] | None = None, p
     held: dict[int, int] = {}
     for page in pinned:
         held[page.pfn] = held.get(page.pfn, 0) + 1
-    pages = list(filter(None, system.mem_map))  # of 262,144 frames a few hundred are in use: no loop in Python
+    pages = list(system.mem_map.in_use())
     _check_frames(system, pages, mapped, tables, held)
     _check_free_lists(system, pages)
 
@@ -275,6 +275,7 @@ def _check_free_lists(system: System, pages: list[Page]) -> None:
     blocks = [(pfn, order) for order, area in enumerate(zone.free_area) for pfn in area]
     blocks += [(pfn, 0) for pfn in zone.pcp]
     blocks.sort()
+    frames = system.mem_map.frames
     free = end = 0
     for pfn, order in blocks:
         size = 1 << order
@@ -284,7 +285,10 @@ def _check_free_lists(system: System, pages: list[Page]) -> None:
         free += size
     for page in pages:
         pfn = page.pfn
-        _check(system.mem_map[pfn] is page, "P10", f"the page of frame {pfn:#x} is not where its number says")
+        frame = frames[pfn]
+        _check(
+            frame is page or frame is page.mapping, "P10", f"the page of frame {pfn:#x} is not where its number says"
+        )
         at = bisect_right(blocks, (pfn, MAX_ORDER)) - 1
         used = at >= 0 and pfn < blocks[at][0] + (1 << blocks[at][1])
         _check(not used, "P10", f"frame {pfn:#x} of a free block is in use")
