@@ -84,12 +84,12 @@ def copy_pte_range(
     present = arch.PTE_PRESENT
     pte_write = arch.PTE_WRITE
     rss = [0, 0, 0, 0]
+    anon = 0
     first, last = pte_range(mm, src_pmd, addr, end)
     dst_first, _ = pte_range(dst_vma.vm_mm, dst_pmd, addr, end)
     distance = dst_first - first
     before = words[first:last].tolist() if mm.system.listener is not None else []
     for index, pte in used_entries(words, first, last):
-    anon = 0
         if not pte & present:
             words[index + distance] = pte
         else:
@@ -110,8 +110,8 @@ def copy_pte_range(
             if shared:
                 pte = arch.pte_mkclean(pte)
             words[index + distance] = arch.pte_mkold(pte)
+    rss[MM_ANONPAGES] += anon
     add_mm_rss_vec(dst_vma.vm_mm, rss)
     if mm.system.listener is not None:
         report_ptes(mm, addr, first, before)
         report_ptes(dst_vma.vm_mm, addr, dst_first, [0] * len(before))
-    rss[MM_ANONPAGES] += anon
