@@ -29,6 +29,7 @@ def main() -> None:
             (root / "dev").mkdir(exist_ok=True)
             subprocess.run(["mknod", "-m666", root / "dev/null", "c", "1", "3"], check=True)
             subprocess.run(["mknod", "-m666", root / "dev/urandom", "c", "1", "9"], check=True)
+            (root / "dev/fd").symlink_to("/proc/self/fd")
             (root / "proc").mkdir(exist_ok=True)
             inner = ["unshare", "-mnpf", "--mount-proc=" + str(root / "proc"), "sh", "-c"]
             inner += ['ip link set lo up 2>/dev/null; exec chroot "$0" "$@"', str(root), *case.argv]

@@ -12,6 +12,10 @@ from debian import CACHE, MIRROR, Unavailable, members
 
 HERE = pathlib.Path(__file__).resolve().parent
 PINNED = (HERE / "packages.txt").read_text(encoding="utf-8")
+BUILT = HERE / "built"  # our own programs, see build.py: /opt in the guest
+TEST_MODULES = "./usr/lib/python3.11/test/"
+PYTHON_TESTS = ("test_mmap.py", "test_signal.py", "test_subprocess.py", "test_threading.py", "test_fork1.py")
+PYTHON_TESTS += ("fork_wait.py", "lock_tests.py", "signalinterproctester.py")  # what those import
 
 
 def package(path: str, checksum: str) -> bytes:
@@ -35,18 +39,28 @@ def package(path: str, checksum: str) -> bytes:
     return data
 
 
+def is_wanted(name: str) -> bool:
+    """Whether a file of a package can matter: no documentation, and of Python's tests those that are run."""
+    if name.startswith(TEST_MODULES):
+        rest = name.removeprefix(TEST_MODULES)
+        return rest.startswith(("support/", "__init__", *PYTHON_TESTS))
+    return not name.startswith(("./usr/share/doc", "./usr/share/man", "./usr/share/locale"))
+
+
 def unpack(deb: bytes, root: pathlib.Path) -> None:
     """The package's files, without documentation, below `root`."""
     parts = members(deb)
     name = next(name for name in parts if name.startswith("data.tar"))
     with tarfile.open(fileobj=io.BytesIO(parts[name])) as tar:
-        wanted = [m for m in tar if not m.name.startswith("./usr/share/doc") and not m.isdev()]
+        wanted = [m for m in tar if is_wanted(m.name) and not m.isdev()]
         tar.extractall(root, wanted, filter="tar")
 
 
 def root_of(architecture: str) -> pathlib.Path:
     """The folder for `amd64` or `arm64`. Raises Unavailable when a package is not to be had."""
-    version = hashlib.sha256(PINNED.encode()).hexdigest()[:12]
+    built = sorted((BUILT / architecture).iterdir())
+    content = [PINNED.encode(), pathlib.Path(__file__).read_bytes(), *(path.read_bytes() for path in built)]
+    version = hashlib.sha256(b"".join(content)).hexdigest()[:12]
     root = CACHE / f"root-{architecture}-{version}"
     if root.exists():
         return root
@@ -57,6 +71,7 @@ def root_of(architecture: str) -> pathlib.Path:
         owner, path, checksum = line.split()
         if owner == architecture:
             unpack(package(path, checksum), temporary)
+    shutil.copytree(BUILT / architecture, temporary / "opt")
     (temporary / "tmp").mkdir(exist_ok=True)
     (temporary / "etc").mkdir(exist_ok=True)
     (temporary / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")

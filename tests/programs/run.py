@@ -2,6 +2,7 @@
 
 PYTHONPATH=tests:. python tests/programs/run.py              run all, print the table
 PYTHONPATH=tests:. python tests/programs/run.py README.md    and put it between the two marker lines of that file
+PYTHONPATH=tests:. python tests/programs/run.py NAME...      run those cases only
 """
 
 import pathlib
@@ -62,7 +63,10 @@ def main() -> None:
     import time
 
     results = {}
+    names = [] if sys.argv[1:] == ["README.md"] else sys.argv[1:]
     for case in CASES:
+        if names and case.name not in names:
+            continue
         for kernel in COLUMNS:
             results[case.name, kernel] = False
             if kernel not in case.kernels:
@@ -77,6 +81,8 @@ def main() -> None:
             print(f"{case.name:20} {kernel:12} {time.monotonic() - start:6.1f} s {right}", file=sys.stderr, flush=True)
             if not right:
                 print(status, output[-1500:], errors[-1500:], file=sys.stderr, flush=True)
+    if names:
+        return
     text = table(results)
     if len(sys.argv) < 2:
         print(text)
