@@ -69,6 +69,11 @@ def _main(words: list[str]) -> int:
     if command == "--version":
         print(f"pagewalk {_version()}")
         return 0
+    if command == "completion":
+        from emu.completion import completion
+
+        print(completion(rest[0] if rest else ""))
+        return 0
     if command not in opt.COMMANDS:
         raise PagewalkError(f"unknown command {command!r}: {', '.join(opt.COMMANDS)} (pagewalk --help)")
     options = opt.parse(command, rest)
@@ -132,6 +137,8 @@ def build(options: Options, **changes: Any) -> Machine:
         stack=options.stack,
         check=options.check,
         seed=options.seed,
+        quantum=options.quantum,
+        clock=options.clock,
         **changes,
     )
 

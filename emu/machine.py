@@ -94,7 +94,8 @@ class Machine:
         stdout, stderr: "inherit", "capture" (see `output`, `errors`) or a host descriptor.
         check: validate invariants of memory management: 0 never, 1 after changes, 2 after every fault and call.
         quantum: instructions a task may run while others wait; None: the kernel's.
-        seed: of everything random but addresses.
+        seed: of everything random but addresses; not 0: of the order of runnable tasks and their slices too.
+        clock: "virtual", which repeats itself in every run, or "host".
 
     Raises:
         PagewalkError: from `load` on, with one line of explanation.
@@ -123,6 +124,7 @@ class Machine:
         check: int = 0,
         quantum: int | None = None,
         seed: int = 0,
+        clock: str = "virtual",
     ) -> None:
         self._arch_name = arch
         self._page_size = page_size
@@ -134,6 +136,7 @@ class Machine:
         self.config = Config(
             root=root, rw=rw, mounts=tuple(mounts), env=env or {}, uid=uid, gid=gid, aslr=aslr, stack=stack, seed=seed,
             stdin="inherit" if stdin is None else stdin, stdout=stdout, stderr=stderr, prefix=prefix,
+            clock=clock,
         )  # fmt: skip
         self.instructions: int | None = None  # executed so far, where the run was counted from its start
         self._listeners: list[tuple[Callable[[Any], None], tuple[str, ...]]] = []

@@ -36,6 +36,8 @@ class Options:
         self.aslr: int | None = None
         self.stack = 8 << 20
         self.seed = 0
+        self.quantum: int | None = None
+        self.clock = "virtual"
         self.strace: str | None = None  # "" is standard error
         self.trace: str | None = None
         self.stats = False
@@ -107,6 +109,11 @@ def seconds(text: str) -> float:
     if not 0 < value < 1e9:
         raise ValueError
     return value
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """A parser that takes one of these words."""
+    return lambda text: words[words.index(text)]
 
 
 class Option:
@@ -201,7 +208,35 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
             Option(("--gid",), "gid", "N", lambda t: number(t, 0, 0xFFFFFFFE), "a group id", "group id [0]"),
             Option(("--aslr",), "aslr", "SEED", number, "a whole number", "randomise addresses, repeatably [off]"),
             Option(("--stack",), "stack", "SIZE", size, "a size like 8M", "soft limit of the stack [8M]"),
-            Option(("--seed",), "seed", "N", number, "a whole number", "of the guest's random numbers [0]"),
+        ),
+    ),
+    (
+        "Time and order",
+        (
+            Option(
+                ("--clock",),
+                "clock",
+                "virtual|host",
+                one_of("virtual", "host"),
+                "virtual or host",
+                "the guest's time: of its own, repeatable, or the host's [virtual]",
+            ),
+            Option(
+                ("--quantum",),
+                "quantum",
+                "N",
+                lambda t: number(t, 1),
+                "a whole number from 1",
+                "instructions a task may run while others want to [1000000]",
+            ),
+            Option(
+                ("--seed",),
+                "seed",
+                "N",
+                number,
+                "a whole number",
+                "of random numbers; not 0: also of the tasks' order and slices [0]",
+            ),
         ),
     ),
     (
@@ -253,7 +288,7 @@ VIEW_GROUP: tuple[str, tuple[Option, ...]] = (
             ("--color",),
             "color",
             "auto|always|never",
-            lambda t: ("auto", "always", "never")[("auto", "always", "never").index(t)],
+            one_of("auto", "always", "never"),
             "auto, always or never",
             "ANSI colours [auto: on a terminal]",
         ),

@@ -14,6 +14,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from guest.arch import GuestArch
+from guest.clock import TSC_KHZ
 from guest.own_mm import own_mm
 from guest.siginfo import (
     BUS_ADRALN,
@@ -45,7 +46,7 @@ from guest.signal import (
     set_current_blocked,
 )
 from mm.errors import Errno
-from mm.uaccess import access_ok, copy_from_user, copy_to_user, get_user, put_user
+from mm.uaccess import access_ok, copy_from_user, copy_from_user_partial, copy_to_user, get_user, put_user
 
 if TYPE_CHECKING:
     from guest.hw import Cpu
@@ -68,6 +69,7 @@ TRAP_DE, TRAP_DB, TRAP_BP, TRAP_OF, TRAP_BR, TRAP_UD, TRAP_NM, TRAP_TS, TRAP_NP,
 TRAP_MF, TRAP_AC, TRAP_XF = 16, 17, 19
 PF_PROT, PF_WRITE, PF_USER, PF_RSVD, PF_INSTR = 1, 2, 4, 8, 16
 
+PR_GET_TSC, PR_SET_TSC, PR_TSC_ENABLE, PR_TSC_SIGSEGV = 25, 26, 1, 2
 VSYSCALL_ADDR = 0xFFFFFFFFFF600000
 ARCH_SET_GS, ARCH_SET_FS, ARCH_GET_FS, ARCH_GET_GS, ARCH_GET_CPUID, ARCH_SET_CPUID = (
     0x1001, 0x1002, 0x1003, 0x1004, 0x1011, 0x1012
@@ -306,7 +308,7 @@ class X86_64(GuestArch):
         elif vector == TRAP_AC:
             task.trap_nr, task.error_code = vector, error_code
             force_sig_fault(task, SIGBUS, BUS_ADRALN, 0)
-        else:
+        elif vector != TRAP_GP or not self._emulate_rdtsc(kernel, task):
             signo, code, with_address = _SIMPLE.get(vector, (SIGSEGV, 0, False))
             task.trap_nr, task.error_code = vector, error_code
             if code:
@@ -336,6 +338,30 @@ class X86_64(GuestArch):
         if err & 0x020:
             return FPE_FLTRES
         return 0
+
+    @staticmethod
+    def _emulate_rdtsc(kernel: Kernel, task: Task) -> bool:
+        """RDTSC and RDTSCP trap (CR4.TSD), so that the counter tells the guest's time and not the host's.
+
+        False when the instruction is another one, or PR_SET_TSC forbade it.
+        """
+        regs = kernel.cpu.regs
+        rip = regs[RIP]
+        if task.tsc_forbidden:
+            return False
+        code = copy_from_user_partial(task, rip, 3)
+        if code[:2] == b"\x0f\x31":
+            length = 2
+        elif code == b"\x0f\x01\xf9":
+            length = 3
+            regs[RCX] = 0  # IA32_TSC_AUX: node and CPU number
+        else:
+            return False
+        counter = kernel.clock.now * TSC_KHZ // 1_000_000
+        regs[RAX] = counter & 0xFFFFFFFF
+        regs[RDX] = counter >> 32 & 0xFFFFFFFF
+        regs[RIP] = rip + length & _MASK
+        return True
 
     def _emulate_vsyscall(self, kernel: Kernel, task: Task, error_code: int, address: int) -> bool:
         """emulate_vsyscall() with vsyscall=xonly: calls into the page are served, reads of it fault."""
@@ -376,13 +402,14 @@ class X86_64(GuestArch):
         return True
 
     def prctl(self, task: Task, option: int, argument: int) -> int:
-        """PR_GET_TSC and PR_SET_TSC: the time stamp counter may be read. Performance events: none to stop."""
+        """PR_GET_TSC and PR_SET_TSC: whether RDTSC works. Performance events: none to stop."""
         if option in (31, 32):
             return 0
-        if option == 25:
-            put_user(task, argument, 1, 4)
+        if option == PR_GET_TSC:
+            put_user(task, argument, PR_TSC_SIGSEGV if task.tsc_forbidden else PR_TSC_ENABLE, 4)
             return 0
-        if option == 26 and argument == 1:
+        if option == PR_SET_TSC and argument in (PR_TSC_ENABLE, PR_TSC_SIGSEGV):
+            task.tsc_forbidden = argument == PR_TSC_SIGSEGV
             return 0
         return super().prctl(task, option, argument)
 

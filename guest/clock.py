@@ -1,16 +1,19 @@
-"""The machine's clock: virtual, so that the same program sees the same times in every run.
+"""The machine's clock: virtual, so that the same program sees the same times in every run, or the host's.
 
-Time passes a little with every trap, jumps over sleeps when nobody can run, and moves with executed instructions when
-the engine reports them (a preempted slice). All values are nanoseconds.
+Virtual time passes a little with every trap, jumps over sleeps when nobody can run, and moves with executed
+instructions when the engine reports them (a preempted slice). All values are nanoseconds.
 """
 
 from __future__ import annotations
+
+import time
 
 NSEC_PER_SEC = 1_000_000_000
 TICK_NSEC = NSEC_PER_SEC // 250  # CONFIG_HZ=250
 TRAP_NSEC = 1_000  # what one trap is taken to cost
 INSTRUCTION_NSEC = 10  # and one counted instruction: about what emulating it takes, so that alarms come when expected
 WAKE_NSEC = 50_000  # from a timer's expiry until an idle CPU runs the task it wakes
+TSC_KHZ = 2_000_000  # of the time stamp counter
 EPOCH_NSEC = 1_700_000_000 * NSEC_PER_SEC  # CLOCK_REALTIME when the machine starts
 
 
@@ -18,6 +21,7 @@ class Clock:
     """CLOCK_MONOTONIC in `now`; CLOCK_REALTIME is `now + offset`."""
 
     __slots__ = ("now", "offset")
+    virtual = True  # an idle machine need not wait: the clock jumps
 
     def __init__(self, boot: int = NSEC_PER_SEC, epoch: int = EPOCH_NSEC) -> None:
         self.now = boot  # nanoseconds since boot
@@ -30,3 +34,30 @@ class Clock:
     def set_realtime(self, value: int) -> None:
         """clock_settime(CLOCK_REALTIME)."""
         self.offset = value - self.now
+
+
+class HostClock(Clock):
+    """`--clock host`: time is the host's, and passes by itself. What the kernel adds for traps is not added."""
+
+    __slots__ = ("_base",)
+    virtual = False
+
+    def __init__(self, boot: int = NSEC_PER_SEC) -> None:
+        self._base = time.monotonic_ns() - boot
+        super().__init__(boot, time.time_ns())
+
+    @property
+    def now(self) -> int:  # the kernel writes to it as to the virtual one
+        """CLOCK_MONOTONIC: nanoseconds since the machine started, and one second."""
+        return time.monotonic_ns() - self._base
+
+    @now.setter
+    def now(self, value: int) -> None:
+        pass  # nobody sets the host's clock
+
+    def __getstate__(self) -> tuple[int, int]:
+        return self.now, self.offset
+
+    def __setstate__(self, state: tuple[int, int]) -> None:
+        now, self.offset = state
+        self._base = time.monotonic_ns() - now

@@ -19,7 +19,8 @@ class Config:
         self.aslr: int | None = None  # seed of address space randomisation; None: norandmaps
         self.stack = 8 << 20  # soft RLIMIT_STACK, bytes
         self.hostname = "(none)"
-        self.seed = 0  # of everything random but the address space
+        self.seed = 0  # of everything random but the address space; not 0: of the order tasks run in as well
+        self.clock = "virtual"  # or "host"
         self.stdin: Any = None  # host fd, bytes, or None: what FILES makes of it
         self.stdout: Any = "inherit"
         self.stderr: Any = "inherit"

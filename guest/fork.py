@@ -173,6 +173,7 @@ def _inherit(child: Task, task: Task, flags: int) -> None:
     child.vmacache_seqnum = task.vmacache_seqnum
     child.no_new_privs = task.no_new_privs
     child.timer_slack_ns = task.timer_slack_ns
+    child.tsc_forbidden = task.tsc_forbidden
     child.policy, child.rt_priority, child.nice = task.policy, task.rt_priority, task.nice
     child.io_context = task.io_context
     child.trap_nr, child.error_code, child.cr2 = task.trap_nr, task.error_code, task.cr2

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from guest.clock import INSTRUCTION_NSEC, NSEC_PER_SEC, TRAP_NSEC, WAKE_NSEC, Clock
+from guest.clock import INSTRUCTION_NSEC, NSEC_PER_SEC, TRAP_NSEC, Clock, HostClock
 from guest.cred import CAP_FULL_SET, Cred
 from guest.events import SyscallEnter, SyscallExit, TaskSwitch
 from guest.rng import Rng
@@ -23,9 +23,6 @@ from guest.sched import (
     TASK_RUNNING,
     TASK_STOPPED,
     Block,
-    Deadlock,
-    HostInterrupt,
-    HostWait,
     Restart,
     TaskExit,
 )
@@ -34,7 +31,7 @@ from guest.signal import do_signal
 from guest.syscall_numbers import NAMES
 from guest.syscalls import Entry, Table
 from guest.task import SIGNAL_UNKILLABLE, Sighand, SignalStruct, Task, default_rlimits
-from guest.timers import NEVER, Timers
+from guest.timers import Timers
 from mm.errors import Errno
 
 if TYPE_CHECKING:
@@ -62,10 +59,11 @@ class Kernel:
         self.arch = arch
         self.cpu = cpu
         self.config = config
-        self.clock = Clock()
+        self.clock = Clock() if config.clock == "virtual" else HostClock()
         self.timers = Timers(self)
         self.rng = Rng(config.seed)  # getrandom, AT_RANDOM
         self.aslr_rng = Rng(config.aslr or 0)
+        self.chance = Rng(config.seed) if config.seed else None  # of the order tasks run in; None: in turn
         self.randomize_va_space = 0 if config.aslr is None else 2
         self.quantum = 1_000_000  # instructions a task may run while others wait
         self.hz = 250
@@ -383,7 +381,9 @@ class Kernel:
     def slice(self) -> int:
         """How many instructions the running task may execute before the kernel looks again."""
         count = self.quantum
-        if self.timers.armed():
+        if self.chance is not None:
+            count = 1 + self.chance.next() % count
+        if self.timers.armed() and self.clock.virtual:
             count = min(count, max(1000, (self.timers.next - self.clock.now) // INSTRUCTION_NSEC + 1))
         return count
 
@@ -414,9 +414,14 @@ class Kernel:
         previous = self.current
         if previous is not None and previous.state == TASK_RUNNING and previous not in self.run_queue:
             self.run_queue.appendleft(previous)  # it only had to leave the engine (exec)
-        while not self.run_queue:
-            if not self._idle():
-                return None
+        if not self.run_queue:
+            from guest.idle import idle
+
+            while not self.run_queue:
+                if not idle(self):
+                    return None
+        if self.chance is not None and len(self.run_queue) > 1:
+            self.run_queue.rotate(-(self.chance.next() % len(self.run_queue)))
         task = self.run_queue.popleft()
         self.need_resched = False
         if task is not previous:
@@ -432,63 +437,6 @@ class Kernel:
             if task is not self.init and not task.exit_state:
                 self.force_exit(task, SIGKILL)
         self.run_queue.clear()
-
-    def _idle(self) -> bool:
-        """Nobody is runnable: let time pass to the next deadline, or wait for the host. False: nobody is left."""
-        asleep = [t for t in self.tasks.values() if t is not self.init and not t.exit_state]
-        if not asleep:
-            return False
-        host = self._host_queues(asleep)
-        deadline = self._next_deadline(asleep)
-        # A wait for the host takes the host's time: somebody may be about to type.
-        if host and self._poll_host(host, None if deadline is None else (deadline - self.clock.now) / NSEC_PER_SEC):
-            return True
-        if deadline is None:
-            raise Deadlock([(t.pid, t.comm, _what(t)) for t in asleep])
-        self.clock.now = max(self.clock.now, deadline) + WAKE_NSEC
-        if self.clock.now >= self.timers.next:
-            self.timers.run()
-        for task in asleep:
-            if task.deadline is not None and task.deadline <= self.clock.now:
-                self.wake_up(task)
-        return True
-
-    def _next_deadline(self, asleep: list[Task]) -> int | None:
-        deadlines = [task.deadline for task in asleep if task.deadline is not None]
-        timer = self.timers.next_idle()
-        if timer != NEVER:
-            deadlines.append(timer)
-        return min(deadlines) if deadlines else None
-
-    @staticmethod
-    def _host_queues(asleep: list[Task]) -> list[HostWait]:
-        seen: dict[int, HostWait] = {}
-        for task in asleep:
-            for queue in task.waiting_on:
-                if isinstance(queue, HostWait):
-                    seen[id(queue)] = queue
-        return list(seen.values())
-
-    def _poll_host(self, queues: list[HostWait], timeout: float | None) -> bool:
-        """Wait for host descriptors (seconds; None: as long as it takes) and wake who waits for a ready one.
-
-        Raises HostInterrupt when `interrupt_fd` becomes readable.
-        """
-        import select
-
-        poller = select.poll()
-        if self.interrupt_fd >= 0:
-            poller.register(self.interrupt_fd, select.POLLIN)
-        for queue in queues:
-            poller.register(queue.fd, select.POLLOUT if queue.write else select.POLLIN)
-        ready = {fd for fd, _ in poller.poll(None if timeout is None else max(0, int(timeout * 1000)))}
-        if self.interrupt_fd in ready:
-            raise HostInterrupt
-        woken = 0
-        for queue in queues:
-            if queue.fd in ready:
-                woken += queue.wake_all()
-        return bool(woken)
 
     def expire_sleeps(self) -> None:
         """Wake tasks whose deadline has passed (called with the timers)."""
@@ -591,11 +539,3 @@ class Kernel:
     def capset_mm(self, task: Task) -> None:
         """mm/ reads capabilities from the task itself."""
         task.cap_effective = task.cred.cap_effective & CAP_FULL_SET
-
-
-def _what(task: Task) -> str:
-    """What a task waits for, in words."""
-    if task.state == TASK_STOPPED:
-        return "SIGCONT"
-    names = [queue.name or "something" for queue in task.waiting_on]
-    return " or ".join(names) if names else "a signal"

@@ -190,6 +190,7 @@ class Task(TaskStruct):
         self.no_new_privs = False
         self.pdeath_signal = 0
         self.timer_slack_ns = 50_000
+        self.tsc_forbidden = False  # TIF_NOTSC
         self.policy = 0
         self.rt_priority = 0
         self.nice = 0
