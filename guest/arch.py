@@ -10,6 +10,7 @@ from mm.errors import Errno
 if TYPE_CHECKING:
     from guest.hw import Cpu
     from guest.kernel import Kernel
+    from guest.ptrace_regs import UserRegisters
     from guest.signal import KSignal
     from guest.task import Task
     from mm.types import MmStruct
@@ -105,6 +106,10 @@ class GuestArch:
                 raise Errno(errno.ENXIO)
             return self.speculation[argument]
         raise Errno(errno.EINVAL)
+
+    def user_registers(self) -> UserRegisters:
+        """How ptrace shows the registers of a stopped task."""
+        raise NotImplementedError
 
     def arch_prctl(self, kernel: Kernel, task: Task, option: int, value: int) -> int:
         """arch_prctl, where there is one."""

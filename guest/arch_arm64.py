@@ -51,6 +51,7 @@ from mm.uaccess import access_ok, copy_from_user, copy_to_user, get_user, put_us
 if TYPE_CHECKING:
     from guest.hw import Cpu
     from guest.kernel import Kernel
+    from guest.ptrace_regs import UserRegisters
     from guest.signal import KSignal
     from guest.task import Task
     from mm.types import MmStruct
@@ -410,6 +411,11 @@ class Arm64(GuestArch):
                 if caps >> bit & 1 and register[1:] == (crm, op2) and (value >> shift & 15) < least:
                     value = value & ~(15 << shift) | least << shift
         return value
+
+    def user_registers(self) -> UserRegisters:
+        from guest.arch_arm64_ptrace import Arm64Registers
+
+        return Arm64Registers()
 
     def arch_prctl(self, kernel: Kernel, task: Task, option: int, value: int) -> int:
         """There is no arch_prctl."""

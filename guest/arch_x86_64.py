@@ -51,6 +51,7 @@ from mm.uaccess import access_ok, copy_from_user, copy_from_user_partial, copy_t
 if TYPE_CHECKING:
     from guest.hw import Cpu
     from guest.kernel import Kernel
+    from guest.ptrace_regs import UserRegisters
     from guest.signal import KSignal
     from guest.task import Task
     from mm.types import MmStruct
@@ -412,6 +413,11 @@ class X86_64(GuestArch):
             task.tsc_forbidden = argument == PR_TSC_SIGSEGV
             return 0
         return super().prctl(task, option, argument)
+
+    def user_registers(self) -> UserRegisters:
+        from guest.arch_x86_64_ptrace import X86Registers
+
+        return X86Registers()
 
     def arch_prctl(self, kernel: Kernel, task: Task, option: int, value: int) -> int:
         """do_arch_prctl_64() and do_arch_prctl_common()."""

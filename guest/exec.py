@@ -345,6 +345,7 @@ def _execve(bprm: Bprm, strings: Any, open_file: Any, count: Any = None) -> int:
     from mm.fork import mmput
 
     task = bprm.task
+    old_pid = task.pid
     argv: list[str] = []
     try:
         bprm.mm_init()
@@ -370,6 +371,10 @@ def _execve(bprm: Bprm, strings: Any, open_file: Any, count: Any = None) -> int:
         if bprm.file is not None:
             bprm.close(bprm.file)
     task.exit_signal = SIGCHLD
+    if task.ptrace:
+        from guest.ptrace import exec_event
+
+        exec_event(task, old_pid)
     task.kernel.need_resched = True
     if task.system.listener is not None:
         argv = _show_argv(task)

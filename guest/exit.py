@@ -62,6 +62,8 @@ def de_thread(task: Task) -> None:
     for thread in list(signal.threads):
         if thread is not task:
             thread.kernel.force_exit(thread, SIGKILL)
+            if thread.ptrace and thread.group_leader is not thread:
+                release_task(thread)  # its tracer would have to wait for it first
     leader = task.group_leader
     if leader is not task:
         _become_leader(task, leader)
@@ -128,6 +130,10 @@ def new_vfork_queue(child: Task) -> WaitQueue:
 
 def do_exit(task: Task, code: int) -> None:
     """Never returns, raises TaskExit."""
+    if task.ptrace:
+        from guest.ptrace import exit_event
+
+        exit_event(task, code)
     release_resources(task, code)
     raise TaskExit
 
@@ -192,16 +198,25 @@ def _disassociate_ctty(task: Task) -> None:
 def _exit_notify(task: Task, group_dead: bool) -> None:
     """exit_notify(): children get a new parent, the parent is told, the task becomes a zombie."""
     kernel = task.kernel
+    if task.ptraced:
+        from guest.ptrace import exit_ptrace
+
+        exit_ptrace(task)
     _forget_original_parent(task)
     if group_dead:
         _kill_orphaned_pgrp(task.group_leader, None)
     task.state = TASK_ZOMBIE
     task.exit_state = TASK_ZOMBIE
-    if task.group_leader is task:
+    if task.ptrace:
+        from guest.ptrace import ptrace_reparented
+
+        own = task.group_leader is task and not _other_threads(task) and not ptrace_reparented(task)
+        autoreap = do_notify_parent(task, task.exit_signal if own else SIGCHLD)
+    elif task.group_leader is task:
         autoreap = not _other_threads(task) and do_notify_parent(task, task.exit_signal)
     else:
         autoreap = True
-    if autoreap or task.real_parent is kernel.init:
+    if autoreap or (task.real_parent is kernel.init and not task.ptrace):
         # The stand-in init reaps at once, as a real one does as soon as it runs.
         if not (task.group_leader is task and _other_threads(task)):
             release_task(task)
@@ -215,6 +230,10 @@ def release_task(task: Task) -> None:
     """Nothing of it is left; a leader that was only waiting for its threads is reported now."""
     kernel = task.kernel
     signal = task.signal
+    if task.ptrace:
+        from guest.ptrace import ptrace_unlink
+
+        ptrace_unlink(task)
     task.state = task.exit_state = TASK_DEAD
     if task in signal.threads:
         signal.threads.remove(task)
@@ -238,7 +257,8 @@ def release_task(task: Task) -> None:
         task.real_parent.children.remove(task)
     leader = task.group_leader
     if leader is not task and leader.exit_state == TASK_ZOMBIE and signal.threads == [leader]:
-        if do_notify_parent(leader, leader.exit_signal) or leader.real_parent is kernel.init:
+        unwaited = do_notify_parent(leader, leader.exit_signal)
+        if unwaited or (leader.real_parent is kernel.init and not leader.ptrace):
             release_task(leader)
 
 
@@ -271,7 +291,7 @@ def _forget_original_parent(father: Task) -> None:
         if reaper.signal is father.signal:
             continue
         child.exit_signal = SIGCHLD
-        if child.exit_state == TASK_ZOMBIE and not _other_threads(child):
+        if child.exit_state == TASK_ZOMBIE and not child.ptrace and not _other_threads(child):
             if do_notify_parent(child, child.exit_signal) or reaper is kernel.init:
                 release_task(child)
                 continue

@@ -9,7 +9,7 @@ from guest.events import Fork
 from guest.exit import new_vfork_queue, wait_for_vfork_done
 from guest.own_mm import own_mm
 from guest.sched import ERESTARTNOINTR, TASK_RUNNING, Restart
-from guest.siginfo import SIG_IGN
+from guest.siginfo import SIG_IGN, SIGCHLD
 from guest.signal import recalc_sigpending
 from guest.task import PF_FORKNOEXEC, PF_SUPERPRIV, SIGNAL_UNKILLABLE, SignalStruct, Task
 from mm.errors import Errno
@@ -25,6 +25,7 @@ CLONE_FS = 0x200
 CLONE_FILES = 0x400
 CLONE_SIGHAND = 0x800
 CLONE_PIDFD = 0x1000
+CLONE_PTRACE = 0x2000
 CLONE_VFORK = 0x4000
 CLONE_PARENT = 0x8000
 CLONE_THREAD = 0x10000
@@ -34,6 +35,7 @@ CLONE_SETTLS = 0x80000
 CLONE_PARENT_SETTID = 0x100000
 CLONE_CHILD_CLEARTID = 0x200000
 CLONE_DETACHED = 0x400000
+CLONE_UNTRACED = 0x800000
 CLONE_CHILD_SETTID = 0x1000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
@@ -63,28 +65,59 @@ class CloneArgs:
 
 def kernel_clone(task: Task, args: CloneArgs) -> int:
     """The new task's pid. A vfork sleeps here; the second run of the handler finds its child again."""
-    child: Task | None = task.wait_state.get("vfork")
+    child: Task | None = task.wait_state.get("child")
+    flags = args.flags
     if child is None:
-        flags = args.flags
         if flags & CLONE_PIDFD and flags & CLONE_PARENT_SETTID and args.pidfd == args.parent_tid:
             raise Errno(errno.EINVAL)
         child = _copy_process(task, args)
+        event = _trace_child(task, child, args) if task.ptrace else 0
         if flags & CLONE_PARENT_SETTID:
             _try_put(task, args.parent_tid, child.pid)
         if flags & CLONE_VFORK:
             child.vfork_done = new_vfork_queue(child)
-            task.wait_state["vfork"] = child
+            task.wait_state["child"] = child
         if task.system.listener is not None:
             task.system.listener(Fork(task.pid, child.pid, flags | args.exit_signal))
         task.kernel.enqueue(child)
-    if "vfork" in task.wait_state:
+        if event:
+            from guest.ptrace import EVENT, ptrace_event
+
+            task.wait_state["child"] = child
+            ptrace_event(task, EVENT, event, child.pid)
+    if flags & CLONE_VFORK:
         pid = child.pid
         try:
             wait_for_vfork_done(task, child)
         except Restart:
             child.vfork_done = None  # killed while waiting
+        if task.ptrace and "done" not in task.wait_state:
+            from guest.ptrace import EVENT, PTRACE_EVENT_VFORK_DONE, ptrace_event
+
+            task.wait_state["done"] = True
+            ptrace_event(task, EVENT, PTRACE_EVENT_VFORK_DONE, pid)
         return pid
     return child.pid
+
+
+def _trace_child(task: Task, child: Task, args: CloneArgs) -> int:
+    """The event a traced task reports for this child, 0 for none; with it, or CLONE_PTRACE, the child is traced too."""
+    from guest.ptrace import (
+        PTRACE_EVENT_CLONE,
+        PTRACE_EVENT_FORK,
+        PTRACE_EVENT_VFORK,
+        event_enabled,
+        ptrace_init_task,
+    )
+
+    event = PTRACE_EVENT_FORK if args.exit_signal == SIGCHLD else PTRACE_EVENT_CLONE
+    if args.flags & CLONE_VFORK:
+        event = PTRACE_EVENT_VFORK
+    if args.flags & CLONE_UNTRACED or not event_enabled(task, event):
+        event = 0
+    if event or args.flags & CLONE_PTRACE:
+        ptrace_init_task(child, task)
+    return event
 
 
 def _try_put(task: Task, address: int, value: int) -> None:

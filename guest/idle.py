@@ -10,7 +10,7 @@ import select
 from typing import TYPE_CHECKING
 
 from guest.clock import NSEC_PER_SEC, WAKE_NSEC
-from guest.sched import TASK_STOPPED, Deadlock, HostInterrupt, HostWait
+from guest.sched import TASK_STOPPED, TASK_TRACED, Deadlock, HostInterrupt, HostWait
 from guest.timers import NEVER
 
 if TYPE_CHECKING:
@@ -91,5 +91,7 @@ def _what(task: Task) -> str:
     """What a task waits for, in words."""
     if task.state == TASK_STOPPED:
         return "SIGCONT"
+    if task.state == TASK_TRACED:
+        return "its tracer"
     names = [queue.name or "something" for queue in task.waiting_on]
     return " or ".join(names) if names else "a signal"

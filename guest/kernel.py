@@ -22,6 +22,7 @@ from guest.sched import (
     TASK_KILLABLE,
     TASK_RUNNING,
     TASK_STOPPED,
+    TASK_TRACED,
     Block,
     Restart,
     TaskExit,
@@ -170,7 +171,7 @@ class Kernel:
             # Past the point of no return: the new image is gone, its task dies of the signal that is pending.
         task.cpu_state = self.cpu.save_state()
         if task.sigpending:
-            self._leave(task)
+            self.leave(task)
         if task.state == TASK_RUNNING and task not in self.run_queue:
             self.run_queue.append(task)
         self.need_resched = True
@@ -180,6 +181,7 @@ class Kernel:
         """The task that runs, for mm/ and for us."""
         self.current = task
         self.system.current = task
+        self.call_count = 0 if task.ptrace else len(self.calls)  # no call of a traced task takes the short way
 
     # ---- traps
 
@@ -196,6 +198,9 @@ class Kernel:
             return
         entry = self.calls[number] if number < self.call_count else None
         if entry is None:
+            if task.ptrace:
+                self._traced_call(task, number)
+                return
             entry = self.table.resolve(number)
         try:
             if entry is None:
@@ -210,7 +215,7 @@ class Kernel:
         if task.wait_state:
             task.wait_state = {}
         if task.sigpending or clock.now >= self.timers.next:
-            self._leave(task)
+            self.leave(task)
 
     def checked_call(self) -> None:
         """system_call() at check level 2: all memory is examined when the call is over."""
@@ -228,6 +233,9 @@ class Kernel:
 
     def _observed_call(self, task: Task, number: int) -> None:
         """system_call() while somebody listens."""
+        if task.ptrace:
+            self._traced_call(task, number)
+            return
         regs = self.cpu.regs
         args = tuple(regs[register] for register in self.arch.arguments)
         name = NAMES[self.arch.name].get(number, f"syscall_{number:#x}")
@@ -263,7 +271,12 @@ class Kernel:
         if task.wait_state:
             task.wait_state = {}
         if task.sigpending or self.clock.now >= self.timers.next:
-            self._leave(task)
+            self.leave(task)
+
+    def _traced_call(self, task: Task, number: int) -> None:
+        from guest.ptrace_call import traced_call
+
+        traced_call(self, task, number)
 
     def call_by_name(self, name: str, task: Task, arguments: list[int]) -> int:
         """Run a handler for the kernel itself (the vsyscall page). Raises as the handler does."""
@@ -280,7 +293,7 @@ class Kernel:
             self.need_resched = True
         elif isinstance(why, Restart):
             task.wait_state = {}
-            self._leave(task, why.code)
+            self.leave(task, why.code)
         else:
             self.need_resched = True
 
@@ -291,7 +304,7 @@ class Kernel:
         task.stime += TRAP_NSEC
         self.arch.page_fault(self, task, error_code, address)
         if task.sigpending or self.clock.now >= self.timers.next:
-            self._leave(task)
+            self.leave(task)
 
     def begin_trap(self) -> Task:
         """What every exception starts with; the task that trapped."""
@@ -303,9 +316,9 @@ class Kernel:
     def end_trap(self, task: Task) -> None:
         """What every trap ends with: due timers, signals."""
         if task.sigpending or self.clock.now >= self.timers.next:
-            self._leave(task)
+            self.leave(task)
 
-    def _leave(self, task: Task, code: int = 0) -> None:
+    def leave(self, task: Task, code: int = 0) -> None:
         """Work before user code: timers that are due, then signals."""
         if self.clock.now >= self.timers.next:
             self.timers.run()
@@ -322,12 +335,17 @@ class Kernel:
         if task.in_settid:
             task.in_settid = False
             self._put_tid(task)
+        if task.trace_stop:
+            from guest.ptrace_call import after_stop
+
+            if after_stop(self, task):
+                return not self.need_resched
         if task.in_call:
             task.in_call = False
             self.system_call()
             return not self.need_resched
         if task.sigpending or task.restart_code:
-            self._leave(task, task.restart_code)
+            self.leave(task, task.restart_code)
         return not self.need_resched
 
     @staticmethod
@@ -343,7 +361,7 @@ class Kernel:
 
     def wake_up(self, task: Task) -> None:
         """Make a sleeping or stopped task runnable."""
-        if task.state in (TASK_INTERRUPTIBLE, TASK_KILLABLE, TASK_STOPPED) and task is not self.init:
+        if task.state in (TASK_INTERRUPTIBLE, TASK_KILLABLE, TASK_STOPPED, TASK_TRACED) and task is not self.init:
             for queue in task.waiting_on:
                 if task in queue.tasks:
                     queue.tasks.remove(task)
@@ -376,10 +394,14 @@ class Kernel:
 
     def wants_quantum(self) -> bool:
         """Whether a task that runs on must be interrupted: others wait, or a timer or sleep will end."""
-        return bool(self.run_queue) or self.timers.armed()
+        return bool(self.run_queue) or self.timers.armed() or self.current.trace_step
 
     def slice(self) -> int:
         """How many instructions the running task may execute before the kernel looks again."""
+        task = self.current
+        if task.trace_step:
+            task.step_from = (self.cpu.regs[self.arch.pc], task.min_flt + task.maj_flt)
+            return 1
         count = self.quantum
         if self.chance is not None:
             count = 1 + self.chance.next() % count
@@ -396,6 +418,10 @@ class Kernel:
         """The engine ran a whole slice of so many: time passes, the next task's turn comes."""
         task = self.current
         self.account(instructions)
+        if task.trace_step:
+            from guest.ptrace_call import stepped
+
+            stepped(self, task)
         self.end_trap(task)
         if self.run_queue and task.state == TASK_RUNNING:
             task.nivcsw += 1

@@ -92,7 +92,7 @@ def _task_state(task: Task) -> str:
     groups = " ".join(map(str, cred.groups))
     return (
         f"{umask}State:\t{_STATES[state_letter(task)]}\nTgid:\t{task.tgid}\nNgid:\t0\nPid:\t{task.pid}\n"
-        f"PPid:\t{task.ppid}\nTracerPid:\t0\n"
+        f"PPid:\t{task.ppid}\nTracerPid:\t{task.tracer.tgid if task.tracer else 0}\n"
         f"Uid:\t{cred.uid}\t{cred.euid}\t{cred.suid}\t{cred.fsuid}\n"
         f"Gid:\t{cred.gid}\t{cred.egid}\t{cred.sgid}\t{cred.fsgid}\n"
         f"FDSize:\t{task.files.max_fds if task.files is not None else 0}\nGroups:\t{groups} \n"
@@ -129,7 +129,9 @@ def task_mem(mm: MmStruct) -> str:
     )
     out = "".join(f"{label}:\t{count << (page_shift - 10):8} kB\n" for label, count in pages)
     out += f"VmExe:\t{text >> 10:8} kB\nVmLib:\t{lib >> 10:8} kB\nVmPTE:\t{mm.pgtables_bytes >> 10:8} kB\n"
-    return out + f"VmSwap:\t{swap << (page_shift - 10):8} kB\nHugetlbPages:\t{0:8} kB\n"
+    return out + f"VmSwap:\t{swap << (page_shift - 10):8} kB\n" + (
+        f"HugetlbPages:\t{mm.hugetlb_usage << (page_shift - 10):8} kB\n"
+    )
 
 
 def text_size(mm: MmStruct) -> int:

@@ -21,11 +21,13 @@ from guest.sched import (
     TASK_INTERRUPTIBLE,
     TASK_KILLABLE,
     TASK_STOPPED,
+    TASK_TRACED,
     Block,
 )
 from guest.siginfo import (
     CLD_CONTINUED,
     CLD_STOPPED,
+    CLD_TRAPPED,
     SA_NOCLDSTOP,
     SA_NODEFER,
     SA_RESETHAND,
@@ -45,6 +47,7 @@ from guest.siginfo import (
     SIGRTMIN,
     SIGSEGV,
     SIGSTOP,
+    SIGTRAP,
     SYNCHRONOUS_MASK,
     SigInfo,
     child_info,
@@ -52,12 +55,18 @@ from guest.siginfo import (
     kill_info,
 )
 from guest.task import (
+    JOBCTL_LISTENING,
+    JOBCTL_PENDING_MASK,
     JOBCTL_STOP_CONSUME,
     JOBCTL_STOP_DEQUEUED,
     JOBCTL_STOP_PENDING,
     JOBCTL_STOP_SIGMASK,
+    JOBCTL_TRAP_MASK,
+    JOBCTL_TRAP_NOTIFY,
+    JOBCTL_TRAP_STOP,
     PF_EXITING,
     PF_SIGNALED,
+    PT_SEIZED,
     SIGNAL_CLD_CONTINUED,
     SIGNAL_CLD_MASK,
     SIGNAL_CLD_STOPPED,
@@ -95,7 +104,7 @@ class KSignal:
 def recalc_sigpending(task: Task) -> None:
     """Set or clear TIF_SIGPENDING from what is pending and not blocked."""
     pending = (task.pending.signal | task.signal.shared_pending.signal) & ~task.blocked
-    task.sigpending = bool(pending) or bool(task.jobctl & JOBCTL_STOP_PENDING)
+    task.sigpending = bool(pending) or bool(task.jobctl & JOBCTL_PENDING_MASK)
 
 
 def set_current_blocked(task: Task, mask: int) -> None:
@@ -202,6 +211,8 @@ def sig_ignored(task: Task, signo: int, force: bool) -> bool:
     """Whether a signal can be dropped at once. A blocked one never: the action may change before it is unblocked."""
     if (task.blocked | task.real_blocked) >> (signo - 1) & 1:
         return False
+    if task.ptrace and signo != SIGKILL:
+        return False  # the tracer is to see it
     handler = task.sighand.action[signo].handler
     only = SIG_KERNEL_ONLY_MASK >> (signo - 1) & 1
     if task is task.kernel.init and only:
@@ -225,7 +236,9 @@ def _prepare_signal(signo: int, task: Task, force: bool) -> bool:
         for thread in signal.threads:
             flush_sigqueue_mask(thread.pending, SIG_KERNEL_STOP_MASK)
             _clear_stop_pending(thread)
-            if thread.state == TASK_STOPPED:
+            if thread.ptrace & PT_SEIZED:
+                ptrace_trap_notify(thread)
+            elif thread.state == TASK_STOPPED:
                 thread.sigpending = True  # so that get_signal() tells the parent
                 thread.kernel.wake_up(thread)
         why = 0
@@ -253,8 +266,21 @@ def _clear_stop_pending(task: Task) -> None:
 def signal_wake_up(task: Task, fatal: bool) -> None:
     """Tell a task it has a signal; a fatal one also ends killable sleeps and stops."""
     task.sigpending = True
-    if task.state == TASK_INTERRUPTIBLE or (fatal and task.state in (TASK_KILLABLE, TASK_STOPPED)):
+    if task.state == TASK_INTERRUPTIBLE or (fatal and task.state in (TASK_KILLABLE, TASK_STOPPED, TASK_TRACED)):
         task.kernel.wake_up(task)
+
+
+def ptrace_signal_wake_up(task: Task, resume: bool) -> None:
+    """Make a traced task look at its jobctl; `resume` ends a trace stop too."""
+    task.sigpending = True
+    if task.state == TASK_INTERRUPTIBLE or (resume and task.state in (TASK_TRACED, TASK_STOPPED)):
+        task.kernel.wake_up(task)
+
+
+def ptrace_trap_notify(task: Task) -> None:
+    """A seized task is to report that its group stopped or goes on."""
+    set_jobctl_pending(task, JOBCTL_TRAP_NOTIFY)
+    ptrace_signal_wake_up(task, bool(task.jobctl & JOBCTL_LISTENING))
 
 
 def _wants_signal(signo: int, task: Task) -> bool:
@@ -262,7 +288,7 @@ def _wants_signal(signo: int, task: Task) -> bool:
         return False
     if signo == SIGKILL:
         return True
-    if task.state == TASK_STOPPED:
+    if task.state in (TASK_STOPPED, TASK_TRACED):
         return False
     return task is task.kernel.current or not task.sigpending
 
@@ -287,6 +313,7 @@ def _complete_signal(signo: int, task: Task, group: bool) -> None:
     unkillable = signal.flags & SIGNAL_UNKILLABLE and not SIG_KERNEL_ONLY_MASK & bit
     if (
         fatal
+        and (signo == SIGKILL or not task.ptrace)
         and not unkillable
         and not signal.flags & SIGNAL_GROUP_EXIT
         and not target.real_blocked & bit
@@ -343,7 +370,7 @@ def force_sig_info(task: Task, info: SigInfo) -> None:
         if blocked:
             task.blocked &= ~bit
             recalc_sigpending(task)
-    if action.handler == SIG_DFL:
+    if action.handler == SIG_DFL and not task.ptrace:
         task.signal.flags &= ~SIGNAL_UNKILLABLE
     send_signal(info, task, False)
 
@@ -412,7 +439,7 @@ def kill_pgrp_info(sender: Task, signo: int, info: SigInfo, pgrp: int) -> None:
 
 def do_notify_parent(task: Task, signo: int) -> bool:
     """Tell the parent a child died; True when it does not care and the child is to reap itself."""
-    parent = task.real_parent
+    parent = task.tracer or task.real_parent
     task.signal.wait_pidfd.wake_all()
     if signo != SIGCHLD and task.parent_exec_id != parent.self_exec_id:
         signo = SIGCHLD
@@ -436,7 +463,7 @@ def do_notify_parent(task: Task, signo: int) -> bool:
     )
     autoreap = False
     action = parent.sighand.action[SIGCHLD]
-    if signo == SIGCHLD and (action.handler == SIG_IGN or action.flags & 2):  # SA_NOCLDWAIT
+    if not task.ptrace and signo == SIGCHLD and (action.handler == SIG_IGN or action.flags & 2):  # SA_NOCLDWAIT
         autoreap = True
         if action.handler == SIG_IGN:
             signo = 0
@@ -451,11 +478,14 @@ def wake_up_parent(parent: Task) -> None:
     parent.signal.wait_chldexit.wake_all()
 
 
-def do_notify_parent_cldstop(task: Task, why: int) -> None:
-    """Tell the parent that a child stopped or went on."""
-    leader = task.group_leader
-    parent = leader.real_parent
-    status = SIGCONT if why == CLD_CONTINUED else leader.signal.group_exit_code & 0x7F
+def do_notify_parent_cldstop(task: Task, why: int, for_ptracer: bool = False) -> None:
+    """Tell the parent, or the tracer, that a child stopped or went on."""
+    leader = task if for_ptracer else task.group_leader
+    parent = task.tracer if for_ptracer and task.tracer is not None else leader.real_parent
+    if why == CLD_CONTINUED:
+        status = SIGCONT
+    else:
+        status = (task.exit_code if why == CLD_TRAPPED else leader.signal.group_exit_code) & 0x7F
     info = child_info(
         SIGCHLD, why, leader.pid, leader.cred.uid, status, leader.utime // _CLOCK_T, leader.stime // _CLOCK_T
     )
@@ -468,11 +498,28 @@ def do_notify_parent_cldstop(task: Task, why: int) -> None:
 # ---- stopping
 
 
-def _set_jobctl_pending(task: Task, mask: int) -> bool:
+def set_jobctl_pending(task: Task, mask: int) -> bool:
+    """task_set_jobctl_pending(): False for a dying task."""
     if task.fatal_signal_pending() or task.flags & PF_EXITING:
         return False
-    task.jobctl = task.jobctl & ~JOBCTL_STOP_SIGMASK | mask
+    if mask & JOBCTL_STOP_SIGMASK:
+        task.jobctl &= ~JOBCTL_STOP_SIGMASK
+    task.jobctl |= mask
     return True
+
+
+def participate_group_stop(task: Task) -> bool:
+    """The task stops for its group; True when it is the last one, and the parent is to be told."""
+    signal = task.signal
+    consume = task.jobctl & JOBCTL_STOP_CONSUME
+    _clear_stop_pending(task)
+    if consume:
+        if signal.group_stop_count:
+            signal.group_stop_count -= 1
+        if not signal.group_stop_count and not signal.flags & SIGNAL_STOP_STOPPED:
+            _set_stop_flags(signal, SIGNAL_STOP_STOPPED)
+            return True
+    return False
 
 
 def _do_signal_stop(task: Task, signo: int) -> bool:
@@ -485,21 +532,19 @@ def _do_signal_stop(task: Task, signo: int) -> bool:
         if not signal.flags & SIGNAL_STOP_STOPPED:
             signal.group_exit_code = signo
         signal.group_stop_count = 0
-        if _set_jobctl_pending(task, signo | gstop):
+        if set_jobctl_pending(task, signo | gstop):
             signal.group_stop_count += 1
         for thread in signal.threads:
-            if thread is not task and thread.state != TASK_STOPPED and _set_jobctl_pending(thread, signo | gstop):
+            if thread is not task and thread.state != TASK_STOPPED and set_jobctl_pending(thread, signo | gstop):
                 signal.group_stop_count += 1
-                signal_wake_up(thread, False)
-    consume = task.jobctl & JOBCTL_STOP_CONSUME
-    _clear_stop_pending(task)
-    notify = False
-    if consume:
-        if signal.group_stop_count:
-            signal.group_stop_count -= 1
-        if not signal.group_stop_count and not signal.flags & SIGNAL_STOP_STOPPED:
-            _set_stop_flags(signal, SIGNAL_STOP_STOPPED)
-            notify = True
+                if thread.ptrace & PT_SEIZED:
+                    ptrace_trap_notify(thread)
+                else:
+                    signal_wake_up(thread, False)
+    if task.ptrace:
+        set_jobctl_pending(task, JOBCTL_TRAP_STOP)
+        return False
+    notify = participate_group_stop(task)
     task.state = TASK_STOPPED
     if notify:
         do_notify_parent_cldstop(task, CLD_STOPPED)
@@ -526,6 +571,9 @@ def get_signal(task: Task) -> KSignal | None:
         why = CLD_CONTINUED if signal.flags & SIGNAL_CLD_CONTINUED else CLD_STOPPED
         signal.flags &= ~SIGNAL_CLD_MASK
         do_notify_parent_cldstop(task, why)
+        leader = task.group_leader
+        if leader.tracer is not None and leader.tracer.tgid != leader.real_parent.tgid:
+            do_notify_parent_cldstop(leader, why, True)
     if signal_group_exit(task):
         task.pending.signal &= ~(1 << (SIGKILL - 1))
         recalc_sigpending(task)
@@ -533,7 +581,7 @@ def get_signal(task: Task) -> KSignal | None:
     while True:
         if task.jobctl & JOBCTL_STOP_PENDING:
             _do_signal_stop(task, 0)
-        info = _dequeue_synchronous_signal(task) or dequeue_signal(task, task.blocked)
+        info = _next_to_act_on(task) if task.ptrace or task.trace_signal is not None else _take_signal(task)
         if info is None:
             return None
         signo = info.signo
@@ -557,6 +605,29 @@ def get_signal(task: Task) -> KSignal | None:
             _do_signal_stop(task, signo)
             continue
         _die(task, info)
+
+
+def _take_signal(task: Task) -> SigInfo | None:
+    return _dequeue_synchronous_signal(task) or dequeue_signal(task, task.blocked)
+
+
+def _next_to_act_on(task: Task) -> SigInfo | None:
+    """The next signal of a traced task that its tracer lets pass. Raises Block where it stops to be looked at."""
+    from guest.ptrace import jobctl_trap, signal_after_stop, signal_stop
+
+    while True:
+        if task.trace_signal is not None:
+            info = signal_after_stop(task)
+            if info is not None:
+                return info
+        if task.jobctl & JOBCTL_TRAP_MASK:
+            if jobctl_trap(task):
+                raise Block
+            continue
+        info = _take_signal(task)
+        if info is None or info.signo == SIGKILL or not task.ptrace:
+            return info
+        signal_stop(task, info)
 
 
 def _die(task: Task, info: SigInfo) -> None:
@@ -620,6 +691,10 @@ def do_signal(kernel: Kernel, task: Task, code: int) -> None:
                 arch.restart_syscall(kernel.cpu)
             code = 0
         _handle_signal(kernel, task, ksig)
+        if task.trace_step:
+            from guest.ptrace import TRAP, ptrace_notify
+
+            ptrace_notify(task, TRAP, SIGTRAP)
         if not task.sigpending:
             return
 

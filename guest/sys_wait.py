@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from guest.exit import release_task
 from guest.pidfd import pidfd_pid
-from guest.sched import TASK_ZOMBIE, sleep_on
-from guest.siginfo import CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SIGCHLD, SIGCONT
+from guest.sched import TASK_TRACED, TASK_ZOMBIE, sleep_on
+from guest.siginfo import CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, CLD_TRAPPED, SIGCHLD, SIGCONT
 from guest.sys_mm import s32
 from guest.syscalls import FULL, Call
-from guest.task import SIGNAL_GROUP_EXIT, SIGNAL_STOP_CONTINUED, SIGNAL_STOP_STOPPED
+from guest.task import JOBCTL_LISTENING, SIGNAL_GROUP_EXIT, SIGNAL_STOP_CONTINUED, SIGNAL_STOP_STOPPED
 from mm.errors import Errno
 from mm.memory_rss import get_mm_rss
 from mm.uaccess import access_ok, copy_to_user, put_user
@@ -45,12 +45,12 @@ class WaitOpts:
         self.notask_error = errno.ECHILD
 
 
-def _eligible(wo: WaitOpts, child: Task) -> bool:
+def _eligible(wo: WaitOpts, ptrace: bool, child: Task) -> bool:
     if wo.type == PIDTYPE_PGID and child.signal.pgrp != wo.pid:
         return False
     if wo.type in (PIDTYPE_PID, PIDTYPE_TGID) and child.pid != wo.pid:
         return False
-    if wo.flags & WALL:
+    if ptrace or wo.flags & WALL:
         return True
     return (child.exit_signal != SIGCHLD) == bool(wo.flags & WCLONE)
 
@@ -60,6 +60,8 @@ def _wait_task_zombie(wo: WaitOpts, task: Task, child: Task) -> bool:
         return False
     signal = child.signal
     status = child.exit_code
+    if not wo.flags & WNOWAIT and child.tracer is not None and _reaped_by_tracer(child):
+        return _wait_traced_zombie(wo, child)
     if not wo.flags & WNOWAIT:
         psig = task.signal
         utime, stime = _cputime(child)
@@ -76,6 +78,11 @@ def _wait_task_zombie(wo: WaitOpts, task: Task, child: Task) -> bool:
         wo.rusage = rusage(child, RUSAGE_BOTH)
     if not wo.flags & WNOWAIT:
         release_task(child)
+    _describe_end(wo, child, status)
+    return True
+
+
+def _describe_end(wo: WaitOpts, child: Task, status: int) -> None:
     if status & 0x7F:
         wo.cause = CLD_DUMPED if status & 0x80 else CLD_KILLED
         wo.status = status & 0x7F
@@ -83,10 +90,11 @@ def _wait_task_zombie(wo: WaitOpts, task: Task, child: Task) -> bool:
         wo.cause = CLD_EXITED
         wo.status = status >> 8
     wo.uid = child.cred.uid
-    return True
 
 
-def _wait_task_stopped(wo: WaitOpts, child: Task) -> bool:
+def _wait_task_stopped(wo: WaitOpts, ptrace: bool, child: Task) -> bool:
+    if ptrace:
+        return _wait_traced(wo, child)
     signal = child.signal
     if not wo.flags & WUNTRACED or not signal.flags & SIGNAL_STOP_STOPPED or not signal.group_exit_code:
         return False
@@ -97,6 +105,44 @@ def _wait_task_stopped(wo: WaitOpts, child: Task) -> bool:
     if wo.want_rusage:
         wo.rusage = rusage(child, RUSAGE_BOTH)
     wo.cause, wo.status, wo.uid = CLD_STOPPED, code, child.cred.uid
+    return True
+
+
+def _wait_traced(wo: WaitOpts, child: Task) -> bool:
+    """A task in a trace stop that was not reported yet; one that listens does not count."""
+    code = child.exit_code
+    if child.state != TASK_TRACED or child.jobctl & JOBCTL_LISTENING or not code:
+        return False
+    if not wo.flags & WNOWAIT:
+        child.exit_code = 0
+        wo.stat = code << 8 | 0x7F
+    if wo.want_rusage:
+        wo.rusage = rusage(child, RUSAGE_BOTH)
+    wo.cause, wo.status, wo.uid = CLD_TRAPPED, code, child.cred.uid
+    return True
+
+
+def _reaped_by_tracer(child: Task) -> bool:
+    """Whether its wait is not the one the parent accounts for: of another process, or for a thread."""
+    from guest.ptrace import ptrace_reparented
+
+    return ptrace_reparented(child) or child.group_leader is not child
+
+
+def _wait_traced_zombie(wo: WaitOpts, child: Task) -> bool:
+    """The tracer reaps: the real parent, where it is another process, is told only now."""
+    signal = child.signal
+    wo.stat = status = signal.group_exit_code if signal.flags & SIGNAL_GROUP_EXIT else child.exit_code
+    if wo.want_rusage:
+        wo.rusage = rusage(child, RUSAGE_BOTH)
+    _describe_end(wo, child, status)
+    from guest.ptrace import ptrace_reparented, ptrace_unlink
+    from guest.signal import do_notify_parent
+
+    reparented = ptrace_reparented(child) and child.group_leader is child
+    ptrace_unlink(child)
+    if not reparented or do_notify_parent(child, child.exit_signal) or child.real_parent is child.kernel.init:
+        release_task(child)
     return True
 
 
@@ -113,14 +159,22 @@ def _wait_task_continued(wo: WaitOpts, child: Task) -> bool:
     return True
 
 
-def _consider(wo: WaitOpts, task: Task, child: Task) -> bool:
-    """wait_consider_task(): whether this child ends the wait."""
-    if not _eligible(wo, child):
+def _consider(wo: WaitOpts, task: Task, child: Task, ptrace: bool) -> bool:
+    """wait_consider_task(): whether this child, or this task that we trace (`ptrace`), ends the wait."""
+    if not _eligible(wo, ptrace, child):
         return False
-    if child.exit_state == TASK_ZOMBIE and len(child.signal.threads) == 1 and _wait_task_zombie(wo, task, child):
-        return True
-    wo.notask_error = 0
-    return _wait_task_stopped(wo, child) or _wait_task_continued(wo, child)
+    tracer = child.tracer
+    if tracer is not None and tracer.tgid == child.real_parent.tgid:
+        ptrace = True
+    if child.exit_state == TASK_ZOMBIE:
+        delayed = child.group_leader is child and len(child.signal.threads) > 1
+        if not delayed and (ptrace or tracer is None) and _wait_task_zombie(wo, task, child):
+            return True
+        if not ptrace or wo.flags & (WCONTINUED | WEXITED):
+            wo.notask_error = 0
+    else:
+        wo.notask_error = 0
+    return _wait_task_stopped(wo, ptrace, child) or _wait_task_continued(wo, child)
 
 
 def _do_wait(task: Task, wo: WaitOpts) -> int:
@@ -129,7 +183,11 @@ def _do_wait(task: Task, wo: WaitOpts) -> int:
     for thread in threads:
         for child in thread.children:
             pid = child.pid
-            if _consider(wo, task, child):
+            if _consider(wo, task, child, False):
+                return pid
+        for child in thread.ptraced:
+            pid = child.pid
+            if _consider(wo, task, child, True):
                 return pid
     if wo.notask_error:
         raise Errno(wo.notask_error)

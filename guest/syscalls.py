@@ -85,6 +85,7 @@ FAMILIES: dict[str, str] = {
         setfsuid setfsgid getgroups setgroups capget capset
     """,
     "guest.futex": "futex",
+    "guest.sys_ptrace": "ptrace",
 }
 
 

@@ -40,6 +40,17 @@ JOBCTL_STOP_SIGMASK = 0xFFFF
 JOBCTL_STOP_DEQUEUED = 1 << 16
 JOBCTL_STOP_PENDING = 1 << 17
 JOBCTL_STOP_CONSUME = 1 << 18
+JOBCTL_TRAP_STOP = 1 << 19
+JOBCTL_TRAP_NOTIFY = 1 << 20
+JOBCTL_LISTENING = 1 << 22
+JOBCTL_TRAP_MASK = JOBCTL_TRAP_STOP | JOBCTL_TRAP_NOTIFY
+JOBCTL_PENDING_MASK = JOBCTL_STOP_PENDING | JOBCTL_TRAP_MASK
+
+PT_PTRACED = 0x1
+PT_SEIZED = 0x10000
+PT_OPT_FLAG_SHIFT = 3
+PT_TRACESYSGOOD = 1 << PT_OPT_FLAG_SHIFT
+PT_EXITKILL = 1 << PT_OPT_FLAG_SHIFT + 20
 
 RLIM_NLIMITS = 16
 _INFINITY = 0xFFFFFFFFFFFFFFFF
@@ -143,6 +154,28 @@ def default_rlimits(stack: int, processes: int) -> list[list[int]]:
 
 class Task(TaskStruct):
     """One thread of execution (struct task_struct)."""
+
+    # Of a traced task and its tracer (guest/ptrace.py). In the class, so that the others do not pay for them.
+    ptrace = 0  # PT_*
+    tracer: Task | None = None
+    ptraced: tuple[Task, ...] = ()  # whom this task traces, in the order it began to
+    ptrace_message = 0
+    last_siginfo: SigInfo | None = None  # of the stop it is in
+    trace_stop = ""  # where it stopped
+    trace_signal: SigInfo | None = None  # the signal of a SIGNAL stop
+    trace_exit_code: int | None = None  # what it will exit with, once it was stopped before that
+    trace_exec = False  # an exec is to be reported when its call is over
+    trace_syscalls = False  # TIF_SYSCALL_TRACE
+    trace_emu = False  # TIF_SYSCALL_EMU
+    trace_entered = False  # the tracer has seen the beginning of the call at hand
+    trace_entered_emu = False  # that call is to be skipped
+    trace_step = False  # TIF_SINGLESTEP
+    step_again = False  # the next step has ended before it begins
+    step_from = (0, 0)  # program counter and faults when the step began
+    trace_in_call = False  # its call has begun and is not over
+    orig_nr: int | None = None  # number of the call it is in, signed
+    trace_result = 0  # what a call that does not exist returns
+    debug_registers: tuple[int, ...] = (0,) * 8
 
     def __init__(self, kernel: Kernel, pid: int) -> None:
         super().__init__(kernel.system)
