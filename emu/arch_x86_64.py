@@ -75,6 +75,7 @@ GDT = (
 KERNEL = 0xFFFFFFFF80000000  # the boot page: GDT at 0, its descriptor at 0x700, stub at 0x800, stack top at 0xf00
 MARKER = 0x5EED_0000_CA11_0000
 NO_EXCEPTION = 0xFFFFFFFF
+WORD = 0xFFFFFFFFFFFFFFFF  # a signal frame may return to 0, and 0 - 2 is a register too
 PF_VECTOR, GP_VECTOR, UD_VECTOR, DB_VECTOR = 14, 13, 6, 1
 PF_INSTR = 16
 OPEN_GATES = (3, 4)  # int 3 and int 4 are allowed in ring 3
@@ -267,7 +268,7 @@ class X86Engine(Engine):
                 mm = kernel.current.mm
                 if mm.tlb_flush_pending or mm.icache_pending:  # type: ignore[union-attr] # a task that runs has one
                     sync_mm(mm)  # type: ignore[arg-type]
-                regs[RIP] -= 2  # Unicorn adds the instruction's length when the hook is done
+                regs[RIP] = regs[RIP] - 2 & WORD  # Unicorn adds the instruction's length when the hook is done
                 restore(handle, context)
             except BaseException as e:  # noqa: BLE001 - it must cross C code
                 self._fail(e)

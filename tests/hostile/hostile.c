@@ -94,6 +94,17 @@ static void spmis(void){ __asm__ volatile("add x0,sp,#8\n mov sp,x0\n ldr x1,[sp
 static void tagged(void){ char*p=page(3); *p=5; volatile char*q=(char*)((uintptr_t)p|0xab00000000000000UL); printf("  %d\n",*q); fflush(stdout); _exit(0);} 
 static void taggedbad(void){ *(volatile char*)0xab00000000000010UL; }
 #endif
+#if defined __x86_64__
+#define PC_OF(u) (((ucontext_t*)(u))->uc_mcontext.gregs[REG_RIP])
+#else
+#define PC_OF(u) (((ucontext_t*)(u))->uc_mcontext.pc)
+#endif
+static unsigned long return_to;
+static void elsewhere(int s, siginfo_t *i, void *u){ PC_OF(u)=return_to; }
+static void returns(unsigned long pc){ return_to=pc; struct sigaction a={0}; a.sa_sigaction=elsewhere; a.sa_flags=SA_SIGINFO; sigaction(SIGUSR1,&a,0); raise(SIGUSR1); }
+static void return0(void){ returns(0); } /* a handler returns to nowhere */
+static void return4(void){ returns(4); }
+static void return_high(void){ returns(0xffffffffffffffe0UL); }
 #define C(x) {#x,x}
 static struct {const char*n; void(*f)(void);} cases[]={C(fds),C(sigpipe),C(epipe),C(sigrec),C(segvrec),C(segvnodefer),C(textwrite),C(smash_sp),C(badjump),C(noncanon),C(noncanonread),C(kread),C(topread),C(lastpage),C(nulljump),C(misal),C(smc2),C(stackbomb),C(killself),C(forkbomb),C(churn),C(threadsig),C(rlimstack),C(unmapself),C(unmapstack),C(unmapall),C(altbad),
 #if defined __x86_64__
@@ -101,6 +112,7 @@ C(hlt),C(in_al),C(out_al),C(wrmsr),C(rdmsr),C(iretq),C(cli),C(sti),C(int3),C(int
 #else
 C(smc),C(hvc),C(msr_ttbr),C(mrs_sctlr),C(mrs_ctr),C(mrs_midr),C(dc_civac0),C(dc_zva0),C(dc_ivac),C(ic_ivau0),C(ic_iallu),C(brk0),C(brk1000),C(hlt0),C(udf),C(eret),C(wfi),C(wfe),C(sevl),C(svc1),C(msr_daif),C(mrs_cntvct),C(mrs_cntpct),C(mrs_pmccntr),C(dcps1),C(tlbi),C(mrs_pan),C(msr_fpcr),C(mrs_idisar),C(sve),C(isb),C(ldxr_mis),C(pcmis),C(spmis),C(tagged),C(taggedbad),
 #endif
+C(return0),C(return4),C(return_high),
 };
 int main(int argc,char**argv){ 
  for(unsigned i=0;i<sizeof cases/sizeof*cases;i++){ if(argc>1&&strcmp(argv[1],cases[i].n)) continue;
