@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from guest.arch import GuestArch
 from guest.own_mm import own_mm
+from guest.sigaltstack import sas_ss_flags, sas_ss_reset
 from guest.siginfo import (
     BUS_ADRALN,
     FPE_FLTDIV,
@@ -39,12 +40,7 @@ from guest.siginfo import (
     TRAP_HWBKPT,
     TRAP_TRACE,
 )
-from guest.signal import (
-    force_sig_fault,
-    sas_ss_flags,
-    sas_ss_reset,
-    set_current_blocked,
-)
+from guest.signal import force_sig_fault, set_current_blocked
 from mm.errors import Errno
 from mm.uaccess import access_ok, copy_from_user, copy_to_user, get_user, put_user
 

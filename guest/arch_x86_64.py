@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from guest.arch import GuestArch
 from guest.clock import TSC_KHZ
 from guest.own_mm import own_mm
+from guest.sigaltstack import on_sig_stack, raw_on_sig_stack, sas_ss_flags, sas_ss_reset
 from guest.siginfo import (
     BUS_ADRALN,
     FPE_FLTDIV,
@@ -36,15 +37,7 @@ from guest.siginfo import (
     SIGTRAP,
     TRAP_TRACE,
 )
-from guest.signal import (
-    force_sig,
-    force_sig_fault,
-    on_sig_stack,
-    raw_on_sig_stack,
-    sas_ss_flags,
-    sas_ss_reset,
-    set_current_blocked,
-)
+from guest.signal import force_sig, force_sig_fault, set_current_blocked
 from mm.errors import Errno
 from mm.uaccess import access_ok, copy_from_user, copy_from_user_partial, copy_to_user, get_user, put_user
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from guest.file import OpenFile
 from guest.sched import TASK_DEAD, TASK_ZOMBIE
 from guest.siginfo import SI_TKILL, SI_USER, kill_info, known_siginfo_layout, unpack_siginfo
-from guest.signal import group_send_sig_info
+from guest.kill import group_send_sig_info
 from guest.sys_mm import s32
 from guest.syscalls import FULL, Call
 from guest.vfs_flags import O_CLOEXEC, O_NONBLOCK, O_RDWR, POLLIN

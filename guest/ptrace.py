@@ -39,6 +39,7 @@ from guest.signal import (
     recalc_sigpending,
     send_signal,
     set_jobctl_pending,
+    take_signal,
     wake_up_parent,
 )
 from guest.task import (
@@ -46,6 +47,7 @@ from guest.task import (
     JOBCTL_STOP_DEQUEUED,
     JOBCTL_STOP_PENDING,
     JOBCTL_STOP_SIGMASK,
+    JOBCTL_TRAP_MASK,
     JOBCTL_TRAP_NOTIFY,
     JOBCTL_TRAP_STOP,
     PF_EXITING,
@@ -284,6 +286,23 @@ def signal_after_stop(task: Task) -> SigInfo | None:
         send_signal(info, task, False)
         return None
     return info
+
+
+def next_to_act_on(task: Task) -> SigInfo | None:
+    """The next signal of a traced task that its tracer lets pass. Raises Block where it stops to be looked at."""
+    while True:
+        if task.trace_signal is not None:
+            info = signal_after_stop(task)
+            if info is not None:
+                return info
+        if task.jobctl & JOBCTL_TRAP_MASK:
+            if jobctl_trap(task):
+                raise Block
+            continue
+        info = take_signal(task)
+        if info is None or info.signo == SIGKILL or not task.ptrace:
+            return info
+        signal_stop(task, info)
 
 
 def goes_on(task: Task) -> None:

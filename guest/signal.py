@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from guest.cred import CAP_KILL
 from guest.events import SignalDeliver
 from guest.sched import (
     ERESTART_RESTARTBLOCK,
@@ -61,7 +60,6 @@ from guest.task import (
     JOBCTL_STOP_DEQUEUED,
     JOBCTL_STOP_PENDING,
     JOBCTL_STOP_SIGMASK,
-    JOBCTL_TRAP_MASK,
     JOBCTL_TRAP_NOTIFY,
     JOBCTL_TRAP_STOP,
     PF_EXITING,
@@ -392,48 +390,6 @@ def force_sigsegv(task: Task, signo: int) -> None:
     force_sig(task, SIGSEGV)
 
 
-def kill_ok_by_cred(sender: Task, task: Task) -> bool:
-    """Whether the sender's user ids allow it."""
-    cred, tcred = sender.cred, task.cred
-    return cred.euid in (tcred.suid, tcred.uid) or cred.uid in (tcred.suid, tcred.uid) or sender.capable(CAP_KILL)
-
-
-def check_kill_permission(sender: Task, signo: int, info: SigInfo, task: Task) -> None:
-    """Raises EINVAL for a signal number that is none, EPERM for one that may not be sent."""
-    if not 0 <= signo <= 64:
-        raise Errno(errno.EINVAL)
-    if info.code > 0:
-        return
-    if sender.tgid != task.tgid and not kill_ok_by_cred(sender, task):
-        if signo == SIGCONT and task.signal.session == sender.signal.session:
-            return
-        raise Errno(errno.EPERM)
-
-
-def group_send_sig_info(sender: Task, signo: int, info: SigInfo, task: Task) -> None:
-    """Check, then send to the process; signal 0 only checks."""
-    check_kill_permission(sender, signo, info, task)
-    if signo:
-        number = send_signal(info, task, True)
-        if number:
-            raise Errno(number)
-
-
-def kill_pgrp_info(sender: Task, signo: int, info: SigInfo, pgrp: int) -> None:
-    """Send to every process of a group; it succeeds when one did (__kill_pgrp_info())."""
-    success = False
-    number = errno.ESRCH
-    for task in list(sender.kernel.tasks.values()):
-        if task.group_leader is task and task.signal.pgrp == pgrp:
-            try:
-                group_send_sig_info(sender, signo, info, task)
-                success = True
-            except Errno as e:
-                number = e.number
-    if not success:
-        raise Errno(number)
-
-
 # ---- the parent's side
 
 
@@ -581,7 +537,7 @@ def get_signal(task: Task) -> KSignal | None:
     while True:
         if task.jobctl & JOBCTL_STOP_PENDING:
             _do_signal_stop(task, 0)
-        info = _next_to_act_on(task) if task.ptrace or task.trace_signal is not None else _take_signal(task)
+        info = _traced_signal(task) if task.ptrace or task.trace_signal is not None else take_signal(task)
         if info is None:
             return None
         signo = info.signo
@@ -607,27 +563,15 @@ def get_signal(task: Task) -> KSignal | None:
         _die(task, info)
 
 
-def _take_signal(task: Task) -> SigInfo | None:
+def take_signal(task: Task) -> SigInfo | None:
+    """The next signal off the queues, one an instruction caused first."""
     return _dequeue_synchronous_signal(task) or dequeue_signal(task, task.blocked)
 
 
-def _next_to_act_on(task: Task) -> SigInfo | None:
-    """The next signal of a traced task that its tracer lets pass. Raises Block where it stops to be looked at."""
-    from guest.ptrace import jobctl_trap, signal_after_stop, signal_stop
+def _traced_signal(task: Task) -> SigInfo | None:
+    from guest.ptrace import next_to_act_on
 
-    while True:
-        if task.trace_signal is not None:
-            info = signal_after_stop(task)
-            if info is not None:
-                return info
-        if task.jobctl & JOBCTL_TRAP_MASK:
-            if jobctl_trap(task):
-                raise Block
-            continue
-        info = _take_signal(task)
-        if info is None or info.signo == SIGKILL or not task.ptrace:
-            return info
-        signal_stop(task, info)
+    return next_to_act_on(task)
 
 
 def _die(task: Task, info: SigInfo) -> None:
@@ -735,31 +679,3 @@ def restore_saved_sigmask_unless(task: Task, interrupted: bool) -> None:
     """Before such a call returns: the mask goes back at once, unless a signal is about to be handled."""
     if not interrupted:
         restore_saved_sigmask(task)
-
-
-# ---- the alternate stack
-
-
-def on_sig_stack(task: Task, sp: int) -> bool:
-    """Whether sp is on the alternate stack (never, with SS_AUTODISARM)."""
-    if task.sas_ss_flags & 1 << 31:
-        return False
-    return raw_on_sig_stack(task, sp)
-
-
-def raw_on_sig_stack(task: Task, sp: int) -> bool:
-    """__on_sig_stack(): by address alone."""
-    return sp > task.sas_ss_sp and sp - task.sas_ss_sp <= task.sas_ss_size
-
-
-def sas_ss_flags(task: Task, sp: int) -> int:
-    """SS_DISABLE, SS_ONSTACK or 0."""
-    if not task.sas_ss_size:
-        return 2
-    return 1 if on_sig_stack(task, sp) else 0
-
-
-def sas_ss_reset(task: Task) -> None:
-    """No alternate stack."""
-    task.sas_ss_sp = task.sas_ss_size = 0
-    task.sas_ss_flags = 2

@@ -7,7 +7,9 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from guest.clock import NSEC_PER_SEC
+from guest.kill import check_kill_permission, group_send_sig_info, kill_pgrp_info
 from guest.sched import ERESTARTNOHAND, Block, Restart, WaitQueue, sleep_on
+from guest.sigaltstack import on_sig_stack, sas_ss_flags
 from guest.siginfo import (
     SI_TKILL,
     SI_USER,
@@ -25,14 +27,9 @@ from guest.siginfo import (
 )
 from guest.signal import (
     _handler_ignored,
-    check_kill_permission,
     dequeue_signal,
     flush_sigqueue_mask,
-    group_send_sig_info,
-    kill_pgrp_info,
-    on_sig_stack,
     recalc_sigpending,
-    sas_ss_flags,
     send_signal,
     set_current_blocked,
 )
