@@ -28,12 +28,13 @@ from guest.vfs_flags import (
     POLLRDNORM,
     POLLWRNORM,
 )
+from guest.vfs_types import Inode
 from mm.errors import Errno
 from mm.uaccess import put_user
 
 if TYPE_CHECKING:
     from guest.task import Task
-    from guest.vfs_types import Inode, Path
+    from guest.vfs_types import Path
 
 PIPE_DEF_BUFFERS = 16
 PIPE_MAX_SIZE = 1048576
@@ -194,6 +195,15 @@ class PipeFile(OpenFile):
         pipe.wr_wait.wake_all()
         if not pipe.readers and not pipe.writers and self.f_inode.i_pipe is pipe:
             self.f_inode.i_pipe = None
+
+
+class PipeInode(Inode):
+    """What pipe() makes: it has no name but /proc/PID/fd/N. Opened there, it waits for nobody (fifo_open(), is_pipe)."""
+
+    def open(self, path: Path, flags: int, task: Task) -> OpenFile:
+        pipe = self.i_pipe
+        (pipe.wr_wait if flags & O_ACCMODE != O_WRONLY else pipe.rd_wait).wake_all()
+        return PipeFile(path, self, flags, pipe)
 
 
 def fifo_open(path: Path, inode: Inode, flags: int, task: Task) -> PipeFile:

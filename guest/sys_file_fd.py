@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from guest.file import get_file
 from guest.namei import owner_or_capable, path_openat
-from guest.pipe import PIPE_DEF_BUFFERS, PIPE_MAX_SIZE, Pipe, PipeFile
+from guest.pipe import PIPE_DEF_BUFFERS, PIPE_MAX_SIZE, Pipe, PipeFile, PipeInode
 from guest.sys_file import getname
 from guest.sys_file_lock import fcntl_lock
 from guest.syscalls import FULL, PARTIAL, Call
@@ -35,7 +35,6 @@ from guest.vfs_flags import (
     VALID_OPEN_FLAGS,
     s32,
 )
-from guest.vfs_types import Inode
 from mm.errors import Errno
 from mm.flags import RLIMIT_NOFILE
 from mm.shmem import memfd_add_seals, memfd_get_seals
@@ -278,7 +277,7 @@ def sys_pipe2(task: Task, fds: int, flags: int) -> int:
     if flags & ~(O_CLOEXEC | O_NONBLOCK | O_DIRECT):
         raise Errno(errno.EINVAL)
     vfs, files = task.kernel.vfs, task.files
-    inode = Inode(vfs.pipefs, S_IFIFO | 0o600, task.cred.fsuid, task.cred.fsgid)
+    inode = PipeInode(vfs.pipefs, S_IFIFO | 0o600, task.cred.fsuid, task.cred.fsgid)
     pipe = inode.i_pipe = Pipe(task.system.arch.page_size)
     pipe.ring_size = PIPE_DEF_BUFFERS
     path = anonymous_path(vfs.pipefs, inode, b"pipe:[%d]" % inode.i_ino)

@@ -203,6 +203,15 @@ def test_signal_interrupts_a_read(world: World) -> None:
         world.read(r)
 
 
+def test_pipe_opened_by_its_descriptor_waits_for_nobody(world: World) -> None:
+    r, w = pipe(world)
+    world.write(w, b"left")
+    world.call("close", w)
+    again = world.open(f"/proc/self/fd/{r}", 0)
+    assert world.read(again) == b"left"
+    assert world.read(again) == b""
+
+
 def test_fifo_waits_for_the_other_end(world: World) -> None:
     assert world.call("mknod", "/tmp/fifo", 0o10644, 0) == 0
     assert name(world.open("/tmp/fifo", 1 | O_NONBLOCK)) == "ENXIO"
