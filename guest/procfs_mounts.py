@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any
 
 from guest.procfs_file import SeqFile
 from guest.vfs_flags import POLLERR, POLLPRI
+from mm.errors import Errno
 
 if TYPE_CHECKING:
     from guest.file import OpenFile
@@ -28,7 +30,10 @@ class MountsFile(SeqFile):
     def __init__(self, path: Path, inode: ProcInode, flags: int, style: int) -> None:
         super().__init__(path, inode, flags)
         self.style = style
-        self.root: Path = inode.task.fs.root
+        fs = inode.task.fs
+        if fs is None:
+            raise Errno(errno.EINVAL)  # a zombie: no namespaces, mounts_open_common()
+        self.root: Path = fs.root
 
     def seq_start(self, task: Task) -> Any:
         mounts = task.kernel.vfs.mounts

@@ -199,8 +199,9 @@ def show_coredump_filter(inode: ProcInode, task: Task) -> str:
 def store_coredump_filter(inode: ProcInode, task: Task, pos: int, data: bytes) -> int:
     """proc_coredump_filter_write()."""
     mm, value = inode.task.mm, parse_int(data)
-    if mm is not None:
-        mm.flags = mm.flags & ~(0x1FF << 2) | (value & 0x1FF) << 2
+    if mm is None:
+        raise Errno(errno.ESRCH)
+    mm.flags = mm.flags & ~(0x1FF << 2) | (value & 0x1FF) << 2
     return len(data)
 
 

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -105,6 +106,13 @@ static void returns(unsigned long pc){ return_to=pc; struct sigaction a={0}; a.s
 static void return0(void){ returns(0); } /* a handler returns to nowhere */
 static void return4(void){ returns(4); }
 static void return_high(void){ returns(0xffffffffffffffe0UL); }
+static void zombieproc(void){ /* every file of a zombie in /proc */
+ static const char *names[]={"auxv","children","clear_refs","cmdline","comm","coredump_filter","environ","limits","maps","mem","mountinfo","mounts","mountstats","numa_maps","oom_adj","oom_score","oom_score_adj","pagemap","personality","smaps","smaps_rollup","stat","statm","status","syscall","wchan"};
+ int pid=fork(); if(!pid) _exit(0); siginfo_t si; waitid(P_PID, pid, &si, WEXITED|WNOWAIT);
+ for(unsigned i=0;i<sizeof names/sizeof*names;i++){ char path[99], buf[4096]; snprintf(path, 99, "/proc/%d/%s", pid, names[i]);
+  int fd=open(path, O_RDONLY), r=fd<0?-errno:0, n=0; if(fd>=0){ n=read(fd, buf, 4096); n=n<0?-errno:n>0; close(fd);}
+  int w=open(path, O_WRONLY), rw=w<0?-errno:0, nw=0; if(w>=0){ nw=write(w, "1", 1); if(nw<0) nw=-errno; close(w);}
+  printf("  %s %d %d, %d %d\n", names[i], r, n, rw, nw);} fflush(stdout); _exit(0);}
 #define C(x) {#x,x}
 static struct {const char*n; void(*f)(void);} cases[]={C(fds),C(sigpipe),C(epipe),C(sigrec),C(segvrec),C(segvnodefer),C(textwrite),C(smash_sp),C(badjump),C(noncanon),C(noncanonread),C(kread),C(topread),C(lastpage),C(nulljump),C(misal),C(smc2),C(stackbomb),C(killself),C(forkbomb),C(churn),C(threadsig),C(rlimstack),C(unmapself),C(unmapstack),C(unmapall),C(altbad),
 #if defined __x86_64__
@@ -112,9 +120,9 @@ C(hlt),C(in_al),C(out_al),C(wrmsr),C(rdmsr),C(iretq),C(cli),C(sti),C(int3),C(int
 #else
 C(smc),C(hvc),C(msr_ttbr),C(mrs_sctlr),C(mrs_ctr),C(mrs_midr),C(dc_civac0),C(dc_zva0),C(dc_ivac),C(ic_ivau0),C(ic_iallu),C(brk0),C(brk1000),C(hlt0),C(udf),C(eret),C(wfi),C(wfe),C(sevl),C(svc1),C(msr_daif),C(mrs_cntvct),C(mrs_cntpct),C(mrs_pmccntr),C(dcps1),C(tlbi),C(mrs_pan),C(msr_fpcr),C(mrs_idisar),C(sve),C(isb),C(ldxr_mis),C(pcmis),C(spmis),C(tagged),C(taggedbad),
 #endif
-C(return0),C(return4),C(return_high),
+C(return0),C(return4),C(return_high),C(zombieproc),
 };
-int main(int argc,char**argv){ 
+int main(int argc,char**argv){ mount("proc","/proc","proc",0,0);
  for(unsigned i=0;i<sizeof cases/sizeof*cases;i++){ if(argc>1&&strcmp(argv[1],cases[i].n)) continue;
   for(int handled=0;handled<2;handled++){
    if(handled && i<27 && cases[i].f!=badjump && cases[i].f!=noncanon && cases[i].f!=noncanonread&& cases[i].f!=kread&& cases[i].f!=topread&& cases[i].f!=lastpage&& cases[i].f!=textwrite && cases[i].f!=nulljump) continue;
