@@ -30,6 +30,10 @@ class Arm64Files(FileAbi):
     uts_version = "#4 SMP Sun Nov 22 15:00:39 UTC 2026"
     compiler = "aarch64-linux-gnu-gcc (Debian 12.2.0-14) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40"
     speculation = "thread vulnerable"
+    zones = ("Normal", "Movable")
+    first_zone = "Normal"
+    lowmem_reserve_ratio = (32, 0)
+    mmap_rnd_bits_spread = 15
 
     def pack_stat(self, stat: Kstat) -> bytes:
         return _STAT.pack(

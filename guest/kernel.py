@@ -84,7 +84,7 @@ class Kernel:
         self.ipc_ns: Any = None  # SysV shared memory, sys_shm.py
         self.sysctls: dict[str, Any] = {}
         self.interrupt_fd = -1  # host descriptor: readable when a wait for the host must end
-        self.max_threads = self._max_threads()
+        self.max_threads = self._boot_limits()
         self.init = self._make_init()
         self.first: Task | None = None
         self._build()
@@ -110,12 +110,13 @@ class Kernel:
 
         return Vfs(self)
 
-    def _max_threads(self) -> int:
-        """set_max_threads(): an eighth of memory in kernel stacks of 16 KiB."""
-        arch = self.system.arch
-        thread_size = 16384
-        pages: int = self.system.totalram_pages
-        return max(20, (pages << arch.page_shift) // (thread_size * 8))
+    def _boot_limits(self) -> int:
+        """What Linux derives from memory at boot and somebody can meet: the reserve for users; how many threads."""
+        from guest.boot_memory import BootMemory
+
+        boot = BootMemory(self.system)
+        self.system.sysctl_user_reserve_kbytes = boot.user_reserve_kbytes()
+        return boot.max_threads()
 
     def _make_init(self) -> Task:
         """Pid 1: the parent of the first program and of orphans. It never runs and reaps at once."""

@@ -116,6 +116,7 @@ class ProcInode(Inode):
             inode.kind, inode.show, inode.store = entry.kind, entry.show, entry.store
             if entry.kind == DIR:
                 inode.table = entry.show
+                inode.i_nlink = 2 + sum(below.kind == DIR for below in entry.show.values())
         inode.name = name
         inode.size = entry.size
         if self.subject is not None:
@@ -236,10 +237,13 @@ class ProcPid(ProcInode):
     @classmethod
     def of(cls, sb: SuperBlock, task: Task, thread: bool = False) -> ProcPid:
         """The folder of `task`: /proc/PID, or /proc/PID/task/TID."""
+        from guest.procfs_pid import ARCH_STATUS
         from guest.procfs_task import PID_TABLE, TID_TABLE
 
         inode = cls(sb, S_IFDIR | 0o555, pid_ino(task.pid) + (_INO_TID if thread else 0), task)
         inode.table = TID_TABLE if thread else PID_TABLE
+        if sb.kernel.vfs.abi.arch_status:
+            inode.table = {**inode.table, b"arch_status": ARCH_STATUS}
         inode.i_nlink = 2 + sum(entry.kind == DIR for entry in inode.table.values())
         inode.own()
         return inode

@@ -12,19 +12,21 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from guest.file import OpenFile
-from guest.procfs import DIR, SPECIAL, Entry, ProcInode
-from guest.sys_misc import UTS_RELEASE, utsname
+from guest.procfs import DIR, Entry, ProcInode
+from guest.sys_misc import utsname
 from guest.vfs_flags import MAY_EXEC
 from mm.errors import Errno
 
 if TYPE_CHECKING:
     from guest.task import Task
     from guest.vfs_types import Path
+    from mm.hugetlb_pool import Hstate
 
 _INT_MAX = 0x7FFFFFFF
 _NUMBER = re.compile(rb"(-?)(0[xX][0-9a-fA-F]+|[0-9]+)")
 _BLANK = b" \t\n\r\v\f"
 _TMPBUFLEN = 22
+CAP_SYS_ADMIN = 21
 
 
 class Knob:
@@ -131,32 +133,172 @@ class Action(Knob):
 
 
 class HugePages(Knob):
-    """How many huge pages are reserved: a request is heard, and no memory for them is found."""
+    """A number of the pool of default huge pages: persistent_huge_pages or nr_overcommit_huge_pages."""
 
-    def __init__(self) -> None:
-        super().__init__("table", "nr_hugepages", wide=True)
+    def __init__(self, name: str) -> None:
+        super().__init__("hugetlb", name, wide=True)
+
+    def get(self, task: Task) -> int:
+        value: int = getattr(task.system.hugetlb.default, self.name) if task.system.hugetlb is not None else 0
+        return value
 
     def store(self, task: Task, value: int) -> None:
-        return
+        from mm.hugetlb_pool import hugetlb_pools
+
+        store_pool_size(hugetlb_pools(task.system).default, self.name, value)
+
+
+def store_pool_size(h: Hstate, name: str, value: int) -> None:
+    """Store nr_hugepages or nr_overcommit_hugepages of a pool. Raises EINVAL."""
+    if name == "nr_overcommit_huge_pages":
+        h.set_overcommit_huge_pages(value)
+    else:
+        h.set_max_huge_pages(value)
 
 
 class ArchBits(Knob):
-    """A number of the architecture, until somebody sets another (which nothing asks for)."""
+    """vm/mmap_rnd_bits: starts at the least the architecture allows; kept, and not obeyed."""
 
     def __init__(self, name: str) -> None:
-        super().__init__("table", name, low=0)
+        super().__init__("table", name)
 
     def get(self, task: Task) -> int:
         value: int = task.kernel.sysctls.get(self.name, getattr(task.system.arch, self.name))
         return value
 
+    def store(self, task: Task, value: int) -> None:
+        least: int = getattr(task.system.arch, self.name)
+        if not least <= value <= least + task.kernel.vfs.abi.mmap_rnd_bits_spread:
+            raise Errno(errno.EINVAL)
+        super().store(task, value)
+
+
+class Numbers(Knob):
+    """Some ints, blanks or tabs between them (proc_dointvec of a vector). `lowest` is put for what is below it."""
+
+    def __init__(self, name: str, default: tuple[int, ...], lowest: int | None = None, where: str = "table") -> None:
+        super().__init__(where, name)
+        self.start, self.lowest = default, lowest
+
+    def values(self, task: Task) -> list[int]:
+        """A copy of the numbers."""
+        return list(task.kernel.sysctls.get(self.name, self.start))
+
+    def text(self, task: Task) -> str:
+        return "\t".join(map(str, self.values(task))) + "\n"
+
+    def put(self, task: Task, data: bytes) -> int:
+        """Set as many as are given; those before a bad one are set nevertheless. Raises EINVAL."""
+        values = self.values(task)
+        words = data.partition(b"\0")[0].split()
+        try:
+            for index, word in enumerate(words[: len(values)]):
+                number = self.parse(word) or 0
+                values[index] = number if self.lowest is None else max(number, self.lowest)
+        finally:
+            task.kernel.sysctls[self.name] = values
+        if not words:
+            raise Errno(errno.EINVAL)
+        if len(words) > len(values):
+            return data.find(words[len(values)])
+        return len(data)
+
+
+class Semaphores(Numbers):
+    """kernel/sem: limits of System V semaphores. The last one, of sets, has a range (proc_ipc_sem_dointvec())."""
+
+    def put(self, task: Task, data: bytes) -> int:
+        before = self.values(task)
+        taken = super().put(task, data)
+        values = self.values(task)
+        if not 0 <= values[3] <= 32768:
+            task.kernel.sysctls[self.name] = [*values[:3], before[3]]
+            raise Errno(errno.ERANGE)
+        return taken
+
+
+class Computed(Knob):
+    """A number that is made when it is read; `unset` tells it until somebody writes one (if it can be written)."""
+
+    def __init__(self, name: str, unset: Any, low: int | None = None, wide: bool = False) -> None:
+        super().__init__("table", name, low=low, wide=wide)
+        self.unset = unset
+
+    def get(self, task: Task) -> int:
+        found = task.kernel.sysctls.get(self.name)
+        return int(self.unset(task) if found is None else found)
+
+
+class Ignored(Knob):
+    """A setting that takes every write and keeps its value (proc_do_rointvec())."""
+
+    def put(self, task: Task, data: bytes) -> int:
+        return len(data)
+
+
+class Positive(Knob):
+    """A number whose values below 1 stand for the default (sched_rr_handler())."""
+
+    def store(self, task: Task, value: int) -> None:
+        super().store(task, value if value > 0 else self.default)
+
+
+class Fraction(Knob):
+    """vm/percpu_pagelist_fraction: 0, or at least 8 (percpu_pagelist_fraction_sysctl_handler())."""
+
+    def store(self, task: Task, value: int) -> None:
+        if 0 < value < 8:
+            raise Errno(errno.EINVAL)
+        super().store(task, value)
+
+
+class PipeSize(Knob):
+    """fs/pipe-max-size: rounded up to a power of two of pages, as the pipes are (round_pipe_size())."""
+
+    def put(self, task: Task, data: bytes) -> int:
+        """do_proc_dopipe_max_size_conv(): an unsigned int, and whatever follows it is taken too."""
+        if self.parse(data) is None:
+            raise Errno(errno.EINVAL)
+        super().put(task, data)
+        return len(data)
+
+    def store(self, task: Task, value: int) -> None:
+        if value > 1 << 31:
+            raise Errno(errno.EINVAL)
+        super().store(task, 1 << (max(value, task.system.page_size) - 1).bit_length())
+
+
+class Taint(Knob):
+    """kernel/tainted: bits can be added, never taken away (proc_taint())."""
+
+    def store(self, task: Task, value: int) -> None:
+        super().store(task, self.get(task) | value & (1 << 18) - 1)
+
+
+class LastPid(Knob):
+    """kernel/ns_last_pid: the pid that was given last; whoever may, chooses the next one (pid_ns_ctl_handler())."""
+
+    def get(self, task: Task) -> int:
+        return max(task.kernel.next_pid - 1, 0)
+
+    def put(self, task: Task, data: bytes) -> int:
+        if not task.capable(CAP_SYS_ADMIN):
+            raise Errno(errno.EPERM)
+        return super().put(task, data)
+
+    def store(self, task: Task, value: int) -> None:
+        if value >= task.kernel.pid_max:
+            raise Errno(errno.EINVAL)
+        task.kernel.next_pid = value + 1
+
 
 class Text:
     """A string: of utsname, settable or not, or computed."""
 
-    def __init__(self, key: str, default: str = "") -> None:
+    def __init__(self, key: str, default: str = "", longest: int = 64) -> None:
         self.key = key
         self.default = default
+        self.longest = longest  # bytes
 
     def text(self, task: Task) -> str:
         """The value as it is read."""
@@ -168,7 +310,7 @@ class Text:
 
     def put(self, task: Task, data: bytes) -> int:
         """Take the first line."""
-        line = data.partition(b"\n")[0].partition(b"\0")[0][:64]
+        line = data.partition(b"\n")[0].partition(b"\0")[0][: self.longest]
         task.kernel.sysctls[self.key] = line.decode("utf-8", "surrogateescape")
         return len(data)
 
@@ -258,110 +400,22 @@ class SysctlRoot(SysctlInode):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        from guest.procfs_sysctl_table import SYS_FOLDERS
+
         self.table = SYS_FOLDERS
         self.i_nlink = 1
 
 
-def _file(knob: Any, mode: int = 0o644) -> Entry:
-    return Entry(mode, SPECIAL, knob)
+class Empty:
+    """vm/stat_refresh: nothing to read; what it asks for, that counters be up to date, is always so here."""
+
+    def text(self, task: Task) -> str:
+        """Nothing."""
+        return ""
+
+    def put(self, task: Task, data: bytes) -> int:
+        """Heard."""
+        return len(data)
 
 
-_VM: dict[bytes, Entry] = {
-    b"admin_reserve_kbytes": _file(Knob("system", "sysctl_admin_reserve_kbytes", wide=True)),
-    b"block_dump": _file(Knob("table", "block_dump", low=0)),
-    b"compact_memory": _file(Action("table", "compact_memory"), 0o200),
-    b"compact_unevictable_allowed": _file(Knob("table", "compact_unevictable_allowed", 1, low=0, high=1)),
-    b"compaction_proactiveness": _file(Knob("table", "compaction_proactiveness", low=0, high=100)),
-    b"dirty_background_bytes": _file(
-        Knob("table", "dirty_background_bytes", low=1, wide=True, clears="dirty_background_ratio")
-    ),
-    b"dirty_background_ratio": _file(
-        Knob("table", "dirty_background_ratio", 10, low=0, high=100, clears="dirty_background_bytes")
-    ),
-    b"dirty_bytes": _file(Knob("table", "dirty_bytes", low=8192, wide=True, clears="dirty_ratio")),
-    b"dirty_expire_centisecs": _file(Knob("table", "dirty_expire_centisecs", 3000, low=0)),
-    b"dirty_ratio": _file(Knob("table", "dirty_ratio", 20, low=0, high=100, clears="dirty_bytes")),
-    b"dirty_writeback_centisecs": _file(Knob("table", "dirty_writeback_centisecs", 500)),
-    b"dirtytime_expire_seconds": _file(Knob("table", "dirtytime_expire_seconds", 43200, low=0)),
-    b"drop_caches": _file(Action("table", "drop_caches", low=1, high=4), 0o200),
-    b"extfrag_threshold": _file(Knob("table", "extfrag_threshold", 500, low=0, high=1000)),
-    b"hugetlb_shm_group": _file(Knob("table", "hugetlb_shm_group")),
-    b"laptop_mode": _file(Knob("table", "laptop_mode")),
-    b"legacy_va_layout": _file(Knob("system", "sysctl_legacy_va_layout", low=0)),
-    b"max_map_count": _file(Knob("system", "sysctl_max_map_count", low=0)),
-    b"mmap_min_addr": _file(Knob("system", "mmap_min_addr", wide=True)),
-    b"mmap_rnd_bits": _file(ArchBits("mmap_rnd_bits"), 0o600),
-    b"nr_hugepages": _file(HugePages()),
-    b"nr_hugepages_mempolicy": _file(HugePages()),
-    b"nr_overcommit_hugepages": _file(Knob("table", "nr_overcommit_hugepages", wide=True)),
-    b"numa_stat": _file(Knob("table", "numa_stat", 1, low=0, high=1)),
-    b"numa_zonelist_order": _file(Text("numa_zonelist_order", "Node")),
-    b"oom_dump_tasks": _file(Knob("table", "oom_dump_tasks", 1)),
-    b"oom_kill_allocating_task": _file(Knob("table", "oom_kill_allocating_task")),
-    b"overcommit_kbytes": _file(
-        Knob("system", "sysctl_overcommit_kbytes", wide=True, clears="sysctl_overcommit_ratio")
-    ),
-    b"overcommit_memory": _file(Knob("system", "sysctl_overcommit_memory", low=0, high=2)),
-    b"overcommit_ratio": _file(Knob("system", "sysctl_overcommit_ratio", clears="sysctl_overcommit_kbytes")),
-    b"page-cluster": _file(Knob("table", "page-cluster", 3, low=0)),
-    b"page_lock_unfairness": _file(Knob("table", "page_lock_unfairness", 5, low=0)),
-    b"panic_on_oom": _file(Knob("table", "panic_on_oom", low=0, high=2)),
-    b"percpu_pagelist_fraction": _file(Knob("table", "percpu_pagelist_fraction", low=0)),
-    b"stat_interval": _file(Knob("table", "stat_interval", 1)),
-    b"swappiness": _file(Knob("table", "swappiness", 60, low=0, high=200)),
-    b"unprivileged_userfaultfd": _file(Knob("table", "unprivileged_userfaultfd", 1, low=0, high=1)),
-    b"user_reserve_kbytes": _file(Knob("system", "sysctl_user_reserve_kbytes", wide=True)),
-    b"vfs_cache_pressure": _file(Knob("table", "vfs_cache_pressure", 100, low=0)),
-    b"watermark_boost_factor": _file(Knob("table", "watermark_boost_factor", 15000, low=0)),
-    b"watermark_scale_factor": _file(Knob("table", "watermark_scale_factor", 10, low=1, high=1000)),
-    b"zone_reclaim_mode": _file(Knob("table", "zone_reclaim_mode", low=0)),
-}
-_RANDOM: dict[bytes, Entry] = {
-    b"boot_id": _file(Uuid(True), 0o444),
-    b"entropy_avail": _file(Knob("table", "entropy_avail", 256), 0o444),
-    b"poolsize": _file(Knob("table", "poolsize", 256), 0o444),
-    b"uuid": _file(Uuid(False), 0o444),
-}
-_KERNEL: dict[bytes, Entry] = {
-    b"cap_last_cap": _file(Knob("table", "cap_last_cap", 40), 0o444),
-    b"core_pattern": _file(Text("core_pattern", "core")),
-    b"domainname": _file(Text("domainname")),
-    b"hostname": _file(Text("hostname")),
-    b"msgmax": _file(Knob("table", "msgmax", 8192, low=0)),
-    b"msgmnb": _file(Knob("table", "msgmnb", 16384, low=0)),
-    b"ngroups_max": _file(Knob("table", "ngroups_max", 65536), 0o444),
-    b"osrelease": _file(Text("osrelease", UTS_RELEASE), 0o444),
-    b"ostype": _file(Text("ostype", "Linux"), 0o444),
-    b"overflowgid": _file(Knob("table", "overflowgid", 65534, low=0, high=65535)),
-    b"overflowuid": _file(Knob("table", "overflowuid", 65534, low=0, high=65535)),
-    b"panic": _file(Knob("table", "panic", -1)),
-    b"pid_max": _file(Knob("kernel", "pid_max", low=301, high=4194304)),
-    b"random": Entry(0o555, DIR, _RANDOM),
-    b"randomize_va_space": _file(Knob("kernel", "randomize_va_space")),
-    b"sched_rr_timeslice_ms": _file(Knob("table", "sched_rr_timeslice_ms", 100)),
-    b"sched_rt_period_us": _file(Knob("table", "sched_rt_period_us", 1000000, low=1)),
-    b"sched_rt_runtime_us": _file(Knob("table", "sched_rt_runtime_us", 950000, low=-1)),
-    b"shm_next_id": _file(IpcKnob("ipc", "next_id", low=0)),
-    b"shm_rmid_forced": _file(IpcKnob("ipc", "shm_rmid_forced", low=0, high=1)),
-    b"shmall": _file(IpcKnob("ipc", "shm_ctlall", wide=True)),
-    b"shmmax": _file(IpcKnob("ipc", "shm_ctlmax", wide=True)),
-    b"shmmni": _file(IpcKnob("ipc", "shm_ctlmni", low=0, high=32768)),
-    b"tainted": _file(Knob("table", "tainted")),
-    b"threads-max": _file(Knob("kernel", "max_threads", low=1)),
-    b"version": _file(Text("version"), 0o444),
-}
-_FS: dict[bytes, Entry] = {
-    b"aio-max-nr": _file(Knob("table", "aio-max-nr", 65536, wide=True)),
-    b"file-max": _file(Knob("table", "file-max", (1 << 63) - 1, wide=True)),
-    b"lease-break-time": _file(Knob("table", "lease-break-time", 45)),
-    b"nr_open": _file(Knob("table", "nr_open", 1048576, low=64)),
-    b"pipe-max-size": _file(Knob("table", "pipe-max-size", 1048576, low=4096)),
-    b"pipe-user-pages-soft": _file(Knob("table", "pipe-user-pages-soft", 16384, wide=True)),
-    b"suid_dumpable": _file(Knob("table", "suid_dumpable", low=0, high=2)),
-}
-SYS_FOLDERS: dict[bytes, Entry] = {
-    b"fs": Entry(0o555, DIR, _FS),
-    b"kernel": Entry(0o555, DIR, _KERNEL),
-    b"vm": Entry(0o555, DIR, _VM),
-}
 SYS_TABLE = SysctlRoot

@@ -22,6 +22,15 @@ from guest.procfs import (
 from guest.procfs_maps import VmaFile
 from guest.procfs_mem import open_mem, open_pagemap, show_nothing, store_clear_refs
 from guest.procfs_mounts import open_mountinfo, open_mounts, open_mountstats
+from guest.procfs_pid import (
+    MAP_FILES_FOLDER,
+    NET_FOLDER,
+    NS_FOLDER,
+    show_syscall,
+    show_timens_offsets,
+    show_timers,
+    store_timens_offsets,
+)
 from guest.procfs_smaps import open_smaps, show_smaps_rollup
 from guest.procfs_status import get_mm_counter, show_limits, show_stat, show_statm, show_status, show_tid_stat
 from mm.errors import Errno
@@ -169,12 +178,6 @@ def show_wchan(inode: ProcInode, task: Task) -> str:
     return "0"
 
 
-def show_syscall(inode: ProcInode, task: Task) -> str:
-    """proc_pid_syscall() of the running task; a sleeping one shows its call."""
-    trace_only(inode, task)
-    return "running\n"
-
-
 def show_timerslack(inode: ProcInode, task: Task) -> str:
     """timerslack_ns_show(). Raises EPERM."""
     if inode.task is not task and not task.capable(CAP_SYS_NICE):
@@ -285,7 +288,13 @@ def show_children(inode: ProcInode, task: Task) -> str:
     return "".join(f"{child.pid} " for child in inode.task.children)
 
 
-_COMMON: dict[bytes, Entry] = {
+_FOLDERS: dict[bytes, Entry] = {
+    b"fd": Entry(0o500, DIR, ProcFds),
+    b"fdinfo": Entry(0o500, DIR, ProcFdInfos),
+    b"ns": NS_FOLDER,
+    b"net": NET_FOLDER,
+}
+_IDENTITY: dict[bytes, Entry] = {
     b"environ": Entry(0o400, TEXT, show_environ),
     b"auxv": Entry(0o400, TEXT, show_auxv),
     b"status": Entry(0o444, SINGLE, show_status),
@@ -294,7 +303,8 @@ _COMMON: dict[bytes, Entry] = {
     b"comm": Entry(0o644, SINGLE, show_comm, store_comm),
     b"syscall": Entry(0o400, SINGLE, show_syscall),
     b"cmdline": Entry(0o444, TEXT, show_cmdline),
-    b"stat": Entry(0o444, SINGLE, show_stat),
+}
+_MEMORY: dict[bytes, Entry] = {
     b"statm": Entry(0o444, SINGLE, show_statm),
     b"maps": Entry(0o444, SPECIAL, open_maps),
     b"mmdump": Entry(0o444, SINGLE, show_mmdump),
@@ -316,17 +326,21 @@ _COMMON: dict[bytes, Entry] = {
 }
 PID_TABLE: dict[bytes, Entry] = {
     b"task": Entry(0o555, DIR, ProcTasks),
-    b"fd": Entry(0o500, DIR, ProcFds),
-    b"fdinfo": Entry(0o500, DIR, ProcFdInfos),
-    **_COMMON,
+    b"map_files": MAP_FILES_FOLDER,
+    **_FOLDERS,
+    **_IDENTITY,
+    b"timens_offsets": Entry(0o644, SINGLE, show_timens_offsets, store_timens_offsets),
+    b"stat": Entry(0o444, SINGLE, show_stat),
+    **_MEMORY,
     b"mountstats": Entry(0o400, SPECIAL, open_mountstats),
     b"coredump_filter": Entry(0o644, TEXT, show_coredump_filter, store_coredump_filter),
+    b"timers": Entry(0o444, SINGLE, show_timers),
     b"timerslack_ns": Entry(0o666, SINGLE, show_timerslack, store_timerslack),
 }
 TID_TABLE: dict[bytes, Entry] = {
-    b"fd": Entry(0o500, DIR, ProcFds),
-    b"fdinfo": Entry(0o500, DIR, ProcFdInfos),
-    **_COMMON,
+    **_FOLDERS,
+    **_IDENTITY,
     b"stat": Entry(0o444, SINGLE, show_tid_stat),
     b"children": Entry(0o444, SINGLE, show_children),
+    **_MEMORY,
 }

@@ -69,7 +69,7 @@ class NodeMemory(Fixed):
 
     def text(self, task: Task) -> str:
         """A line a figure."""
-        from guest.procfs_sys import show_meminfo
+        from guest.procfs_memory import show_meminfo
 
         figures = {}
         inode: Any = None  # it looks at none

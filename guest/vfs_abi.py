@@ -19,6 +19,10 @@ class FileAbi:
     compiler = ""  # in /proc/version
     speculation = ""  # Speculation_Store_Bypass of /proc/PID/status
     arch_status = False  # /proc/PID/arch_status exists
+    zones: tuple[str, ...] = ("DMA32", "Normal", "Movable")  # of the node; all frames are in first_zone
+    first_zone = "DMA32"
+    lowmem_reserve_ratio: tuple[int, ...] = (256, 32, 0)
+    mmap_rnd_bits_spread = 4  # ARCH_MMAP_RND_BITS_MAX less the least
     epoll_event = "<I4xQ"  # struct epoll_event, for struct.Struct
 
     def pack_stat(self, stat: Kstat) -> bytes:

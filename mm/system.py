@@ -62,10 +62,14 @@ class System:
         self.pgfault = 0  # PGFAULT of /proc/vmstat
         self.pgmajfault = 0
         self.oom_kill = 0
+        self.vm_events: dict[str, int] = {}  # further events of /proc/vmstat, by name
         self.lru_add: list[Page] = []  # lru_pvecs.lru_add: pages on the way to the LRU lists, lru.py
         self.nr_mlock = 0  # NR_MLOCK: pages with PG_MLOCKED
         self.nr_shmem = 0  # NR_SHMEM: pages in shmem page caches
+        self.hugetlb: Any = None  # Hugetlb: the pools of huge pages, made by hugetlb_pools() when first asked for
+        self.sysctl_hugetlb_shm_group = 0
         self.huge_zero_pfn = 0  # first frame of the huge zero page; 0: not made yet
+        self.userfaultfds = 0  # open userfaultfds, and those a fork made: without any nothing looks for them
         self.fault_result = ""  # how the last fault was resolved, for `Fault` events
 
         zero_page = alloc_page(self, True)
@@ -89,6 +93,10 @@ class System:
     def totalram_pages(self) -> int:
         """Frames the allocator manages (totalram_pages())."""
         return self.zone.managed_pages
+
+    def count_vm_event(self, name: str, count: int = 1) -> None:
+        """count_vm_events(): one of the rarer events of /proc/vmstat happened."""
+        self.vm_events[name] = self.vm_events.get(name, 0) + count
 
     def nr_free_pages(self) -> int:
         """Free frames (NR_FREE_PAGES)."""

@@ -1,0 +1,183 @@
+"""Folders and rarer files of /proc/PID: ns, map_files, net; timers, timens_offsets, syscall (fs/proc/base.c)."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+from guest.procfs import DIR, LINK, SINGLE, Entry, ProcInode, may_follow, pid_ino, ptrace_may_access
+from guest.tty import anonymous_path
+from guest.vfs_flags import S_IFLNK, S_IFREG
+from guest.vfs_types import Dentry, Inode, Path, SuperBlock
+from mm.errors import Errno
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from guest.task import Task
+    from mm.types import VmAreaStruct
+
+CAP_SYS_TIME = 25
+NSFS_MAGIC = 0x6E736673
+_NSFS_DEV = 4
+_INO_MAP_FILES = 1 << 12
+_SO_ACCEPTCON = 1 << 16
+#: The namespaces, of which there is one of each: inode numbers are those of the oracle.
+NAMESPACES = {
+    b"net": 4026531991, b"uts": 4026531838, b"ipc": 4026531839, b"pid": 4026531836, b"pid_for_children": 4026531836,
+    b"mnt": 4026531840, b"time": 4026531834, b"time_for_children": 4026531834,
+}  # fmt: skip
+
+
+def ns_link(inode: ProcInode, task: Task) -> Path:
+    """proc_ns_get_link(): a file of nsfs that stands for the namespace. Raises EACCES."""
+    may_follow(inode, task)
+    kernel = task.kernel
+    mount = kernel.vfs.internal.get(_NSFS_DEV)
+    sb: SuperBlock = mount.mnt_sb if mount is not None else SuperBlock(kernel, "nsfs", _NSFS_DEV, NSFS_MAGIC)
+    number = NAMESPACES[inode.name]
+    name = b"%s:[%d]" % (inode.name.partition(b"_")[0], number)
+    return anonymous_path(sb, Inode(sb, S_IFREG | 0o444, ino=number), name)
+
+
+NS_TABLE: dict[bytes, Entry] = {name: Entry(0o777, LINK, ns_link) for name in NAMESPACES}
+
+
+# map_files
+
+
+class ProcMapFiles(ProcInode):
+    """/proc/PID/map_files: a link START-END to the file of each area that has one."""
+
+    def areas(self, task: Task) -> Iterator[tuple[bytes, VmAreaStruct]]:
+        """Names and areas. Raises EACCES for who may not trace the task."""
+        if not ptrace_may_access(task, self.task):
+            raise Errno(errno.EACCES)
+        mm = self.task.mm
+        vma = mm.mmap if mm is not None else None
+        while vma is not None:
+            if vma.vm_file is not None:
+                yield b"%x-%x" % (vma.vm_start, vma.vm_end), vma
+            vma = vma.vm_next
+
+    @staticmethod
+    def link_mode(vma: VmAreaStruct) -> int:
+        """What the open file may do."""
+        file: Any = vma.vm_file
+        return S_IFLNK | (0o400 if file.f_mode & 1 else 0) | (0o200 if file.f_mode & 2 else 0)
+
+    def lookup(self, parent: Dentry, name: bytes) -> Dentry | None:
+        reader = self.i_sb.kernel.current
+        for index, (area, vma) in enumerate(self.areas(reader)):
+            if area == name:
+                number = pid_ino(self.task.pid) + _INO_MAP_FILES + index
+                inode = ProcInode(self.i_sb, self.link_mode(vma), number, self.task)
+                inode.kind, inode.show, inode.name, inode.size = LINK, map_files_link, name, 64
+                inode.own()
+                return Dentry(name, parent, inode)
+        return None
+
+    def iterate(self, parent: Dentry, task: Task) -> Iterator[tuple[bytes, int, int]]:
+        for index, (name, vma) in enumerate(self.areas(task)):
+            yield name, pid_ino(self.task.pid) + _INO_MAP_FILES + index, self.link_mode(vma)
+
+
+def map_files_link(inode: ProcInode, task: Task) -> Path:
+    """map_files_get_link(). Raises EACCES, ENOENT."""
+    may_follow(inode, task)
+    start, _, end = inode.name.partition(b"-")
+    mm = inode.task.mm
+    vma = mm.ops.find_vma(mm, int(start, 16)) if mm is not None else None
+    if vma is None or vma.vm_file is None or (vma.vm_start, vma.vm_end) != (int(start, 16), int(end, 16)):
+        raise Errno(errno.ENOENT)
+    file: Any = vma.vm_file
+    path: Path = file.f_path
+    return path
+
+
+# net
+
+
+def show_unix(inode: ProcInode, task: Task) -> str:
+    """unix_seq_show(): the sockets somebody has open. Addresses in the kernel are nobody's: 0."""
+    from guest.socket import TCP_ESTABLISHED, TCP_LISTEN
+    from guest.socket_unix import UnixSock
+
+    text = "Num       RefCount Protocol Flags    Type St Inode Path\n"
+    tables = {id(other.files): other.files for other in task.kernel.tasks.values() if other.files is not None}
+    files = {id(file): file for table in tables.values() for file in table.fd if file is not None}
+    for file in files.values():
+        sk = getattr(file, "sk", None)
+        if not isinstance(sk, UnixSock):
+            continue
+        flags = _SO_ACCEPTCON if sk.state == TCP_LISTEN else 0
+        state = 3 if sk.state == TCP_ESTABLISHED else 1
+        users = 2 + (sk.peer is not None)
+        text += f"{0:016x}: {users:08X} {0:08X} {flags:08X} {sk.type:04X} {state:02X} {file.f_inode.i_ino:5}"
+        name = (sk.address or b"")[2:]
+        if name:
+            shown = b"@" + name[1:].replace(b"\0", b"@") if name[:1] == b"\0" else name.rstrip(b"\0")
+            text += " " + shown.decode("utf-8", "surrogateescape")
+        text += "\n"
+    return text
+
+
+NET_TABLE: dict[bytes, Entry] = {b"unix": Entry(0o444, SINGLE, show_unix)}
+
+
+# small files
+
+
+def show_timers(inode: ProcInode, task: Task) -> str:
+    """show_timer(): the POSIX timers of the process, by identifier."""
+    words = {0: "signal", 1: "none", 2: "thread"}
+    text = ""
+    for ident, timer in sorted(inode.task.signal.posix_timers.items()):
+        whom = f"tid.{timer.target.pid}" if timer.notify & 4 else f"pid.{timer.target.tgid}"
+        text += f"ID: {ident}\nsignal: {timer.signo}/{timer.value:016x}\n"
+        text += f"notify: {words[timer.notify & 3]}/{whom}\nClockID: {timer.clock}\n"
+    return text
+
+
+def show_timens_offsets(inode: ProcInode, task: Task) -> str:
+    """timens_offsets_show(): nothing is shifted in the first time namespace."""
+    return "".join(f"{name:<10} {0:10} {0:9}\n" for name in ("monotonic", "boottime"))
+
+
+def store_timens_offsets(inode: ProcInode, task: Task, pos: int, data: bytes) -> int:
+    """timens_offsets_write(): the first namespace's are fixed for good. Raises EINVAL, EPERM, EACCES."""
+    for line in data.rstrip(b"\n").split(b"\n"):
+        words = line.split()
+        if len(words) != 3 or words[0] not in (b"monotonic", b"boottime", b"1", b"7"):
+            raise Errno(errno.EINVAL)
+        if not words[1].lstrip(b"-").isdigit() or not words[2].isdigit():
+            raise Errno(errno.EINVAL)
+    if not task.capable(CAP_SYS_TIME):
+        raise Errno(errno.EPERM)
+    raise Errno(errno.EACCES)
+
+
+def show_syscall(inode: ProcInode, task: Task) -> str:
+    """proc_pid_syscall(): the reader's own call, its arguments, stack pointer and program counter.
+
+    Registers of the others are put away with the CPU's state, so they are all said to be running. Raises EPERM.
+    """
+    if not ptrace_may_access(task, inode.task):
+        raise Errno(errno.EPERM)
+    if inode.task is not task:
+        return "running\n"
+    arch, regs = task.kernel.arch, task.kernel.cpu.regs
+    number = regs[arch.number] & arch.number_mask
+    words = [regs[register] for register in (*arch.arguments, arch.sp, arch.pc)]
+    return f"{number} " + " ".join(f"{word:#x}" for word in words) + "\n"
+
+
+def show_arch_status(inode: ProcInode, task: Task) -> str:
+    """proc_pid_arch_status(): how long AVX-512 was not used, on CPUs that have it; these do not."""
+    return ""
+
+
+ARCH_STATUS = Entry(0o444, SINGLE, show_arch_status)
+NS_FOLDER = Entry(0o511, DIR, NS_TABLE)
+NET_FOLDER = Entry(0o555, DIR, NET_TABLE)
+MAP_FILES_FOLDER = Entry(0o500, DIR, ProcMapFiles)
