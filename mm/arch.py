@@ -79,6 +79,9 @@ class Arch:
     PTE_WRITABLE_SET: int  # pte_mkwrite(pte_mkdirty(pte)) == (pte | PTE_WRITABLE_SET) & PTE_WRITABLE_MASK
     PTE_WRITABLE_MASK: int
     PTE_PRESENT: int  # pte_present(pte) == bool(pte & PTE_PRESENT)
+    PTE_VALID: int  # where set, the frame is (pte & PTE_PFN_MASK) >> page_shift: pte_pfn() without the call
+    PTE_YOUNG: int  # pte_mkold(pte) == pte & ~PTE_YOUNG
+    PTE_SOFT_DIRTY: int  # pte_mksoft_dirty(pte) == pte | PTE_SOFT_DIRTY; 0 where that is not tracked
     PTE_SPECIAL: int
     PTE_WRITE: int
     PTE_EXEC_MASK: int  # user code may run there: (pte & MASK) == VALUE

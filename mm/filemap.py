@@ -60,12 +60,16 @@ def filemap_map_pages(vmf: VmFault, start_pgoff: int, end_pgoff: int) -> None:
     mapping = vma.vm_file.f_mapping  # type: ignore[union-attr]
     find_page = mapping.a_ops.find_page
     max_idx = (mapping.i_size + arch.page_size - 1) >> arch.page_shift
+    cached = mapping.pages
     prot = vma.vm_page_prot
+    executable = prot & arch.PTE_EXEC_MASK == arch.PTE_EXEC_VALUE
     address = vmf.address
+    rss = 0
+    mapped = None
     for pgoff in range(start_pgoff, min(end_pgoff + 1, max_idx)):
         if vmf.pte >= 0 and words[vmf.pte + pgoff - start_pgoff]:
             continue
-        page = find_page(mapping, pgoff)
+        page = cached.get(pgoff) or find_page(mapping, pgoff)
         if page is None or not page.flags & PG_UPTODATE:
             continue
         if vmf.pte < 0:
@@ -75,12 +79,16 @@ def filemap_map_pages(vmf: VmFault, start_pgoff: int, end_pgoff: int) -> None:
         # alloc_set_pte() of a read fault
         page.refcount += 1
         page.mapcount += 1
-        add_mm_counter_fast(mm, mm_counter_file(page), 1)
+        rss += 1
+        mapped = page
         entry = arch.mk_pte(page.pfn, prot)
-        arch.sync_icache(mm, page, address + ((pgoff - start_pgoff) << arch.page_shift), entry)
+        if executable:
+            arch.sync_icache(mm, page, address + ((pgoff - start_pgoff) << arch.page_shift), entry)
         words[vmf.pte + pgoff - start_pgoff] = entry
         if mm.system.listener is not None:
             report_pte(mm, address + ((pgoff - start_pgoff) << arch.page_shift), 0, entry)
+    if mapped is not None:
+        add_mm_counter_fast(mm, mm_counter_file(mapped), rss)
 
 
 def flush_dcache_page(system: System, page: Page) -> None:

@@ -78,6 +78,10 @@ def copy_pte_range(
     frames = mm.system.mem_map.frames
     users = mm.system.mem_map.users
     pte_pfn = arch.pte_pfn
+    valid = arch.PTE_VALID
+    pfn_mask = arch.PTE_PFN_MASK
+    page_shift = arch.page_shift
+    old = ~arch.PTE_YOUNG
     cow = is_cow_mapping(src_vma.vm_flags)
     shared = src_vma.vm_flags & VM_SHARED
     special = arch.PTE_SPECIAL
@@ -94,7 +98,7 @@ def copy_pte_range(
             words[index + distance] = pte
         else:
             if not pte & special:
-                pfn = pte_pfn(pte)
+                pfn = (pte & pfn_mask) >> page_shift if pte & valid else pte_pfn(pte)
                 page = frames[pfn]
                 if isinstance(page, AnonVma):
                     users[pfn] += 1
@@ -109,7 +113,7 @@ def copy_pte_range(
                 pte = words[index] = arch.pte_wrprotect(pte)
             if shared:
                 pte = arch.pte_mkclean(pte)
-            words[index + distance] = arch.pte_mkold(pte)
+            words[index + distance] = pte & old
     rss[MM_ANONPAGES] += anon
     add_mm_rss_vec(dst_vma.vm_mm, rss)
     if mm.system.listener is not None:

@@ -6,8 +6,10 @@ place are aligned alike; that leaves soft-dirty alone, where entries moved one b
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
+from mm.flags import VM_EXEC
 from mm.huge_memory import _split_huge_pmd, move_huge_pmd
 from mm.pgtable import pmd_alloc, pmd_offset, pte_alloc, pte_range, report_moved, report_ptes
 
@@ -83,17 +85,21 @@ def move_ptes(
     first, last = pte_range(mm, old_pmd, old_addr, old_end)
     new_index, _ = pte_range(mm, new_pmd, new_addr, new_addr + (old_end - old_addr))
     before = words[first:last].tolist()
-    for index, pte in enumerate(before, first):
-        if pte:
-            words[index] = 0
-            if arch.pte_present(pte):
-                mm.tlb_flush_pending = True
-                pte = arch.pte_mksoft_dirty(pte)
-                page = None if pte & arch.PTE_SPECIAL else system.mem_map[arch.pte_pfn(pte)]
-                if page is not None:
-                    arch.sync_icache(mm, page, new_addr + ((index - first) << arch.page_shift), pte)
-            words[new_index] = pte
-        new_index += 1
+    if not any(before):
+        return
+    present = arch.PTE_PRESENT
+    soft_dirty = arch.PTE_SOFT_DIRTY
+    moved = [pte | soft_dirty if pte & present else pte for pte in before]
+    # Both places may be in one table, and overlap (shift_arg_pages): out first, then in.
+    words[first:last] = array("Q", bytes(8 * len(before)))
+    words[new_index : new_index + len(moved)] = array("Q", moved)
+    mm.tlb_flush_pending = True
+    if new_vma.vm_flags & VM_EXEC:
+        for number, pte in enumerate(moved):
+            if pte & arch.PTE_EXEC_MASK == arch.PTE_EXEC_VALUE and not pte & arch.PTE_SPECIAL:
+                arch.sync_icache(
+                    mm, system.mem_map.page(arch.pte_pfn(pte)), new_addr + (number << arch.page_shift), pte
+                )
     if system.listener is not None:
         report_ptes(mm, old_addr, first, before)
-        report_ptes(mm, new_addr, new_index - len(before), [0] * len(before))
+        report_ptes(mm, new_addr, new_index, [0] * len(before))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mm.flags import MM_ANONPAGES, PG_DIRTY
+from mm.flags import MM_ANONPAGES, PG_DIRTY, PG_MLOCKED, VM_HUGETLB
 from mm.huge_memory import _split_huge_pmd, zap_huge_pmd
 from mm.interval_tree import vma_interval_tree_foreach
 from mm.lru import lru_add_drain
@@ -39,6 +39,9 @@ def zap_pte_range(
     special = arch.PTE_SPECIAL
     present = arch.PTE_PRESENT
     pte_pfn = arch.pte_pfn
+    valid = arch.PTE_VALID
+    pfn_mask = arch.PTE_PFN_MASK
+    page_shift = arch.page_shift
     first, last = pte_range(mm, pmd, start, end)
     rss = [0, 0, 0, 0]
     anon = 0
@@ -48,7 +51,7 @@ def zap_pte_range(
         if pte & special or not pte & present:
             words[index] = 0
             continue
-        pfn = pte_pfn(pte)
+        pfn = (pte & pfn_mask) >> page_shift if pte & valid else pte_pfn(pte)
         page = frames[pfn]
         if isinstance(page, AnonVma):  # a plain anonymous page: only its users are counted
             if check_mapping is None:
@@ -69,8 +72,12 @@ def zap_pte_range(
         if not page_anon(page) and arch.pte_dirty(pte):
             page.flags |= PG_DIRTY
         rss[mm_counter(page)] -= 1
-        page_remove_rmap(system, page)
-        put_page(system, page)
+        if page.refcount > 1 and page.mapcount > 0 and not page.flags & PG_MLOCKED:
+            page.mapcount -= 1  # the usual end for a file's page, without the calls below: the cache keeps it
+            page.refcount -= 1
+        else:
+            page_remove_rmap(system, page)
+            put_page(system, page)
     rss[MM_ANONPAGES] -= anon
     system.zone.pcp.extend(freed)
     add_mm_rss_vec(mm, rss)
