@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from guest.vfs_types import Path
     from mm.types import MmStruct, Page, VmAreaStruct
 
-from mm.flags import PG_REFERENCED, VM_PFNMAP
+from mm.flags import PG_REFERENCED, VM_HUGETLB, VM_PFNMAP
 
 PM_ENTRY_BYTES = 8
 PM_SOFT_DIRTY, PM_MMAP_EXCLUSIVE, PM_FILE, PM_SWAP, PM_PRESENT = 1 << 55, 1 << 56, 1 << 61, 1 << 62, 1 << 63
@@ -140,6 +140,9 @@ class PagemapFile(AddressFile):
         if vma.vm_flags & VM_PFNMAP:
             yield from self.hole(mm, start, end)
             return
+        if vma.vm_flags & VM_HUGETLB:
+            yield from self.hugetlb(mm, vma, start, end)
+            return
         words = mm.system.words
         for first, last, pmd in walk_pmds(mm, start, end):
             if first > start:
@@ -169,6 +172,22 @@ class PagemapFile(AddressFile):
         for number in range((end - start) >> arch.page_shift):
             pfn = frame + number if self.show_pfn else 0
             yield (pfn & PM_PFRAME_MASK | flags).to_bytes(PM_ENTRY_BYTES, "little")
+
+    def hugetlb(self, mm: MmStruct, vma: VmAreaStruct, start: int, end: int) -> Iterator[bytes]:
+        """pagemap_hugetlb_range() for the part [start, end) of an area of huge pages."""
+        from mm.hugetlb import walk_hugetlb_range
+
+        shift = mm.arch.page_shift
+        for first, last, _, page in walk_hugetlb_range(vma, start, end):
+            flags = PM_SOFT_DIRTY if vma.vm_flags & mm.arch.VM_SOFTDIRTY else 0
+            frame = 0
+            if page is not None:
+                flags |= PM_PRESENT | (0 if page_anon(page) else PM_FILE)
+                flags |= PM_MMAP_EXCLUSIVE if page.mapcount == 1 else 0
+                frame = page.pfn + ((first & page.hstate.size - 1) >> shift) if self.show_pfn else 0
+            for number in range((last - first) >> shift):
+                pfn = frame + number if frame else 0
+                yield (pfn & PM_PFRAME_MASK | flags).to_bytes(PM_ENTRY_BYTES, "little")
 
     def entry(self, mm: MmStruct, vma: VmAreaStruct, pte: int) -> int:
         """pte_to_pagemap_entry()."""
@@ -235,7 +254,7 @@ def clear_refs(mm: MmStruct, kind: int) -> None:
         skip = (kind == CLEAR_REFS_ANON and vma.vm_file is not None) or (
             kind == CLEAR_REFS_MAPPED and vma.vm_file is None
         )
-        if not skip and not vma.vm_flags & VM_PFNMAP:
+        if not skip and not vma.vm_flags & (VM_PFNMAP | VM_HUGETLB):
             clear_area(mm, vma, soft_dirty)
         vma = vma.vm_next
     if soft_dirty:

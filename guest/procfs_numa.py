@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from guest.procfs_maps import Gate, VmaFile
-from mm.flags import PG_ACTIVE, PG_DIRTY, PG_RESERVED, PG_UNEVICTABLE
+from mm.flags import PG_ACTIVE, PG_DIRTY, PG_RESERVED, PG_UNEVICTABLE, VM_HUGETLB
 from mm.memory_cow import vm_normal_page
 from mm.memory_rss import page_anon
 from mm.mempolicy import (
@@ -46,6 +46,7 @@ class NumaMaps:
     """Pages of an area by kind (struct numa_maps)."""
 
     def __init__(self) -> None:
+        self.page_size = 0  # bytes, where it is not the usual one: of the pages counted
         self.pages = self.anon = self.dirty = self.active = self.mapcount_max = 0
 
     def gather_stats(self, page: Page, dirty: bool, count: int) -> None:
@@ -60,6 +61,14 @@ class NumaMaps:
 
     def gather(self, mm: MmStruct, vma: VmAreaStruct) -> None:
         """Every present entry of the area."""
+        if vma.vm_flags & VM_HUGETLB:
+            from mm.hugetlb import vma_kernel_pagesize, walk_hugetlb_range
+
+            self.page_size = vma_kernel_pagesize(vma)
+            for _, _, entry, head in walk_hugetlb_range(vma, vma.vm_start, vma.vm_end):
+                if head is not None:
+                    self.gather_stats(head, mm.arch.pte_dirty(entry), 1)
+            return
         arch, words = mm.arch, mm.system.words
         for start, end, pmd in walk_pmds(mm, vma.vm_start, vma.vm_end):
             if arch.pmd_trans_huge(words[pmd]):
@@ -82,8 +91,8 @@ class NumaMaps:
         out += f" dirty={self.dirty}" if self.dirty else ""
         out += f" mapped={self.pages}" if self.pages not in (self.anon, self.dirty) else ""
         out += f" mapmax={self.mapcount_max}" if self.mapcount_max > 1 else ""
-        out += f" active={self.active}" if self.active < self.pages else ""
-        return f"{out} N0={self.pages} kernelpagesize_kB={page_size >> 10}"
+        out += f" active={self.active}" if self.active < self.pages and not self.page_size else ""
+        return f"{out} N0={self.pages} kernelpagesize_kB={(self.page_size or page_size) >> 10}"
 
 
 class NumaMapsFile(VmaFile):
@@ -106,6 +115,7 @@ class NumaMapsFile(VmaFile):
             line += " heap"
         elif record.vm_start <= mm.start_stack <= record.vm_end:
             line += " stack"
+        line += " huge" if record.vm_flags & VM_HUGETLB else ""
         return line + stats.text(task.system.arch.page_size) + "\n"
 
 

@@ -66,6 +66,7 @@ _MNEMONICS = {
 _FIELDS = (
     "resident", "pss", "pss_anon", "pss_file", "pss_shmem", "shared_clean", "shared_dirty", "private_clean",
     "private_dirty", "referenced", "anonymous", "anonymous_thp", "lazyfree", "swap", "swap_pss", "pss_locked",
+    "shared_hugetlb", "private_hugetlb",
 )  # fmt: skip
 
 
@@ -94,6 +95,8 @@ class MemSizeStats:
     swap: int
     swap_pss: int
     pss_locked: int
+    shared_hugetlb: int
+    private_hugetlb: int
 
     def account(self, page: Page, size: int, young: bool, dirty: bool, locked: bool) -> None:
         """smaps_account() of one page; of a huge page each part is given, and its flags are the head's."""
@@ -133,6 +136,9 @@ class MemSizeStats:
         """smap_gather_stats() of a whole area."""
         if vma.vm_flags & VM_PFNMAP:
             return
+        if vma.vm_flags & VM_HUGETLB:
+            self.gather_hugetlb(vma)
+            return
         arch, words, size = mm.arch, mm.system.words, mm.arch.page_size
         locked = bool(vma.vm_flags & VM_LOCKED)
         for start, end, pmd in walk_pmds(mm, vma.vm_start, vma.vm_end):
@@ -145,6 +151,16 @@ class MemSizeStats:
                     page = vm_normal_page(mm, pte, peek=True)
                     if page is not None:
                         self.account(page, size, arch.pte_young(pte), arch.pte_dirty(pte), locked)
+
+    def gather_hugetlb(self, vma: VmAreaStruct) -> None:
+        """smaps_hugetlb_range(): such pages count here alone."""
+        from mm.hugetlb import walk_hugetlb_range
+
+        for _, _, _, page in walk_hugetlb_range(vma, vma.vm_start, vma.vm_end):
+            if page is not None and page.mapcount >= 2:
+                self.shared_hugetlb += page.hstate.size
+            elif page is not None:
+                self.private_hugetlb += page.hstate.size
 
     def gather_huge(self, mm: MmStruct, pmd: int, locked: bool) -> None:
         """smaps_pmd_entry(). The huge zero page does not count."""
@@ -171,8 +187,8 @@ class MemSizeStats:
             ("AnonHugePages", self.anonymous_thp),
             ("ShmemPmdMapped", 0),
             ("FilePmdMapped", 0),
-            ("Shared_Hugetlb", 0),
-            ("Private_Hugetlb", 0),
+            ("Shared_Hugetlb", self.shared_hugetlb),
+            ("Private_Hugetlb", self.private_hugetlb),
             ("Swap", self.swap),
             ("SwapPss", self.swap_pss >> PSS_SHIFT),
             ("Locked", self.pss_locked >> PSS_SHIFT),
@@ -195,6 +211,10 @@ class SmapsFile(VmaFile):
         page_size = task.system.arch.page_size
         if not isinstance(record, Gate):
             stats.gather(record.vm_mm, record)
+            if record.vm_flags & VM_HUGETLB:
+                from mm.hugetlb import vma_kernel_pagesize
+
+                page_size = vma_kernel_pagesize(record)
         text = show_map(record) + _line("Size", record.vm_end - record.vm_start)
         text += _line("KernelPageSize", page_size) + _line("MMUPageSize", page_size) + stats.text(False)
         return text + f"THPeligible:    {int(thp_eligible(record))}\n" + vm_flags_line(record, task)

@@ -19,6 +19,7 @@ from mm.errors import Errno
 
 if TYPE_CHECKING:
     from guest.task import Task
+    from mm.hugetlb_pool import Hstate
     from guest.vfs_types import Path
     from mm.hugetlb_pool import Hstate
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from guest.file import MemoryFile, OpenFile
 from guest.sched import Restart, WaitQueue, sleep_on
 from guest.sys_file import readable, rw_verify_area, writable, write_checks
-from guest.syscalls import FULL, PARTIAL, Call
+from guest.syscalls import FULL, Call
 from guest.tmpfs import TmpfsInode
 from guest.tty import anonymous_path
 from guest.vfs_flags import (
@@ -40,6 +40,7 @@ _CHUNK = 1 << 16
 _U64_MAX = (1 << 64) - 1
 EFD_SEMAPHORE = 1
 MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_HUGETLB = 1, 2, 4
+MFD_HUGE_MASK = 0x3F << 26
 MFD_NAME_MAX_LEN = 255 - len("memfd:")
 
 
@@ -207,19 +208,25 @@ def sys_eventfd(task: Task, count: int) -> int:
 
 
 def sys_memfd_create(task: Task, name: int, flags: int) -> int:
-    """memfd_create(2). Raises EINVAL for huge pages."""
+    """memfd_create(2). Raises EINVAL, and ENODEV for a size of huge pages there is not."""
     flags &= 0xFFFFFFFF
-    if flags & ~(MFD_CLOEXEC | MFD_ALLOW_SEALING):
+    huge_flags = MFD_HUGETLB | MFD_HUGE_MASK if flags & MFD_HUGETLB else 0
+    if flags & ~(MFD_CLOEXEC | MFD_ALLOW_SEALING | huge_flags):
         raise Errno(errno.EINVAL)
     text = strncpy_from_user(task, name, MFD_NAME_MAX_LEN + 1)
     if len(text) > MFD_NAME_MAX_LEN:
         raise Errno(errno.EINVAL)
-    vfs = task.kernel.vfs
-    inode = TmpfsInode(vfs.shmfs, S_IFREG | 0o777, task.cred.fsuid, task.cred.fsgid)
-    inode.i_nlink = 0
-    path = anonymous_path(vfs.shmfs, inode, b"/memfd:" + text + b" (deleted)")
-    file = MemoryFile(path, inode, O_RDWR | O_LARGEFILE)
-    file.f_mode |= FMODE_LSEEK | FMODE_PREAD | FMODE_PWRITE
+    if flags & MFD_HUGETLB:
+        from guest.hugetlbfs import memfd_hugetlb
+
+        file = memfd_hugetlb(task, text, flags >> 26)
+    else:
+        vfs = task.kernel.vfs
+        inode = TmpfsInode(vfs.shmfs, S_IFREG | 0o777, task.cred.fsuid, task.cred.fsgid)
+        inode.i_nlink = 0
+        path = anonymous_path(vfs.shmfs, inode, b"/memfd:" + text + b" (deleted)")
+        file = MemoryFile(path, inode, O_RDWR | O_LARGEFILE)
+        file.f_mode |= FMODE_LSEEK | FMODE_PREAD | FMODE_PWRITE
     if flags & MFD_ALLOW_SEALING:
         file.f_mapping.private.seals &= ~F_SEAL_SEAL
     fd: int = task.files.add(task, file, bool(flags & MFD_CLOEXEC))
@@ -231,5 +238,5 @@ CALLS = (
     Call("copy_file_range", sys_copy_file_range, FULL, "within one file system, as Linux 5.10"),
     Call("eventfd2", sys_eventfd2, FULL, ""),
     Call("eventfd", sys_eventfd, FULL, ""),
-    Call("memfd_create", sys_memfd_create, PARTIAL, "no MFD_HUGETLB"),
+    Call("memfd_create", sys_memfd_create, FULL, ""),
 )

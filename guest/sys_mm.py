@@ -6,15 +6,17 @@ import errno
 from typing import TYPE_CHECKING
 
 from guest.own_mm import own_mm
-from guest.syscalls import FULL, PARTIAL, Call
+from guest.syscalls import FULL, Call
 from mm.brk import brk
 from mm.errors import Errno
-from mm.flags import MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_HUGETLB
+from mm.flags import MAP_ANONYMOUS, MAP_HUGETLB, VM_NORESERVE
 from mm.mmap import do_munmap, vm_mmap_pgoff
 from mm.mprotect import do_mprotect
+from mm.util import fput
 
 if TYPE_CHECKING:
     from guest.task import Task
+    from mm.types import MmStruct
 
 _MASK = 0xFFFFFFFFFFFFFFFF
 
@@ -37,24 +39,35 @@ def sys_mmap(task: Task, addr: int, length: int, prot: int, flags: int, fd: int,
     file = None
     if not flags & MAP_ANONYMOUS:
         file = task.files.get(s32(fd))
-        if flags & MAP_HUGETLB:
-            raise Errno(errno.EINVAL)  # not a hugetlbfs file
+        huge_shift = getattr(file, "huge_shift", 0)
+        if huge_shift:
+            length = (length + (1 << huge_shift) - 1 & -1 << huge_shift) & _MASK
+        elif flags & MAP_HUGETLB:
+            raise Errno(errno.EINVAL)
     elif flags & MAP_HUGETLB:
-        refuse_hugetlb(task, addr, length, flags)
+        return mmap_hugetlb(mm, addr, length, prot, flags & ~0x1800, offset >> arch.page_shift)
     return vm_mmap_pgoff(mm, file, addr, length, prot, flags & ~0x1800, offset >> arch.page_shift)
 
 
-def refuse_hugetlb(task: Task, addr: int, length: int, flags: int) -> None:
-    """MAP_HUGETLB where no huge page was ever reserved.
+def mmap_hugetlb(mm: MmStruct, addr: int, length: int, prot: int, flags: int, pgoff: int) -> int:
+    """MAP_ANONYMOUS | MAP_HUGETLB: map an unlinked file of huge pages.
 
     Raises:
-        Errno: EINVAL for a size the kernel has not, for no length, and for a fixed address between huge pages; ENOMEM.
+        Errno: EINVAL for a size there is not, ENOMEM without huge pages, and those of do_mmap().
     """
-    sizes = task.system.arch.hugetlb_shifts
-    shift = flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK or sizes[0]
-    if shift not in sizes or not length or (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) and addr & ((1 << shift) - 1)):
+    from mm.hugetlb_file import HUGETLB_ANON_FILE, hugetlb_file_setup
+    from mm.hugetlb_pool import hugetlb_pools
+
+    log = flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK
+    hstate = hugetlb_pools(mm.system).hstate_sizelog(log)
+    if hstate is None:
         raise Errno(errno.EINVAL)
-    raise Errno(errno.ENOMEM)
+    length = (length + hstate.size - 1 & -hstate.size) & _MASK
+    file = hugetlb_file_setup(mm.system, HUGETLB_ANON_FILE, length, VM_NORESERVE, log)
+    try:
+        return vm_mmap_pgoff(mm, file, addr, length, prot, flags, pgoff)
+    finally:
+        fput(file)
 
 
 def sys_munmap(task: Task, addr: int, length: int) -> int:
@@ -121,7 +134,7 @@ def sys_pkey_free(task: Task, pkey: int) -> int:
 
 
 CALLS = (
-    Call("mmap", sys_mmap, PARTIAL, "no huge pages are reserved: MAP_HUGETLB is ENOMEM"),
+    Call("mmap", sys_mmap, FULL),
     Call("munmap", sys_munmap, FULL),
     Call("mprotect", sys_mprotect, FULL),
     Call("brk", sys_brk, FULL),

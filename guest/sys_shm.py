@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from guest.own_mm import own_mm
-from guest.syscalls import FULL, PARTIAL, Call
+from guest.syscalls import FULL, Call
 from mm.errors import Errno
 from mm.flags import CAP_IPC_LOCK, CAP_SYS_ADMIN, RLIMIT_MEMLOCK
 from mm.ipc_shm import (
@@ -133,6 +133,8 @@ def _shmctl_do_lock(task: Task, ns: IpcNamespace, shmid: int, cmd: int) -> int:
             raise Errno(errno.EPERM)
         if cmd == SHM_LOCK and not task.rlimit(RLIMIT_MEMLOCK):
             raise Errno(errno.EPERM)
+    if shp.shm_file.huge_shift:
+        return 0  # huge pages are never reclaimed
     if cmd == SHM_LOCK:
         user = task.cred.uid
         shmem_lock(ns, shp.shm_file, True, user)
@@ -171,7 +173,7 @@ def sys_shmctl(task: Task, shmid: int, cmd: int, buf: int) -> int:
 
 
 CALLS = (
-    Call("shmget", sys_shmget, PARTIAL, "SHM_HUGETLB: no huge pages are reserved, so ENOMEM"),
+    Call("shmget", sys_shmget, FULL),
     Call("shmat", sys_shmat, FULL),
     Call("shmdt", sys_shmdt, FULL),
     Call("shmctl", sys_shmctl, FULL),

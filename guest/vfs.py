@@ -82,6 +82,7 @@ class Vfs:
         self.abi = make_abi(kernel.system.arch.name)
         self.mounts: list[Mount] = []  # in order of mounting
         self.internal: dict[int, Mount] = {}  # by s_dev: mounts of pipes and the like, outside the tree
+        self.hugetlbfs: dict[int, SuperBlock] = {}  # by page size: where huge files without a name live
         self.tty = HostTty()
         self.net: Any = None  # sockets, made by the first (guest/socket.py)
         self.output = bytearray()  # captured standard output

@@ -67,6 +67,7 @@ class Arch:
     elf_et_dyn_base: int
     transparent_hugepage: bool  # the oracle's kernel offers THP on MADV_HUGEPAGE
     hugetlb_shifts: tuple[int, ...]  # log2 of the sizes of hugetlb pages, the default first
+    max_order: int  # MAX_ORDER of the oracle's kernel: hugetlb pages of that order and more are gigantic
     dump_root_first: bool  # order in which the oracle's compiler numbers "anon=ID/ROOT" of /proc/mmdump
     has_pkeys: bool  # ARCH_HAS_PKEYS: the pkey_ calls exist, though no CPU here has keys
     memory_failure: bool  # CONFIG_MEMORY_FAILURE: MADV_HWPOISON and MADV_SOFT_OFFLINE are known
@@ -99,6 +100,7 @@ class Arch:
     arch_pick_mmap_layout: Callable[..., None]
     get_unmapped_area: Callable[..., int]
     get_unmapped_area_topdown: Callable[..., int]
+    hugetlb_get_unmapped_area: Callable[..., int]
     untagged_addr: Callable[[int], int]
 
     def __init__(self, page_shift: int, level_shifts: tuple[int, ...]) -> None:
@@ -245,6 +247,10 @@ class Arch:
 
     def pmd_mkhuge(self, pmd: int) -> int:
         """Make a PTE-format entry one that maps a huge page at the PMD level."""
+        raise NotImplementedError
+
+    def arch_make_huge_pte(self, pte: int, shift: int) -> int:
+        """Make a PTE-format entry one of a hugetlb page of 2**shift bytes (pte_mkhuge, arch_make_huge_pte)."""
         raise NotImplementedError
 
     # -- faults -------------------------------------------------------------------------------------------------------

@@ -216,6 +216,13 @@ class Arm64(Arch):
     def pmd_mkhuge(self, pmd: int) -> int:
         return pmd & ~PTE_TABLE_BIT
 
+    def arch_make_huge_pte(self, pte: int, shift: int) -> int:
+        if shift in self.level_shifts:
+            return pte & ~PTE_TABLE_BIT
+        if shift < self.pmd_shift:
+            return pte | PTE_CONT | PTE_VALID | PTE_TABLE_BIT  # pte_mkcont() makes even a PROT_NONE entry valid
+        return pte & ~PTE_TABLE_BIT | PTE_CONT
+
     def kernel_fault(self, task: TaskStruct, address: int, write: bool, pte: int) -> FaultSignal | None:
         if not pte & PTE_VALID:
             status = FSC_FAULT | 3
@@ -303,6 +310,8 @@ LEVEL_SHIFTS = {4096: (39, 30, 21, 12), 16384: (47, 36, 25, 14), 65536: (42, 29,
 # PMD, then 16 to 128 PTEs or PMDs in a row with the contiguous bit, and with 4K pages also the PUD.
 HUGETLB_SHIFTS = {4096: (21, 16, 25, 30), 16384: (25, 21, 30), 65536: (29, 21, 34)}
 
+MAX_ORDER = {4096: 11, 16384: 12, 65536: 14}  # CONFIG_FORCE_MAX_ZONEORDER
+
 
 def make(page_size: int = 4096) -> Arm64:
     """arm64, 48-bit addresses: pages of 4096 and 16384 bytes have four levels, of 65536 bytes three."""
@@ -314,6 +323,7 @@ def make(page_size: int = 4096) -> Arm64:
     arch.elf_et_dyn_base = 2 * (1 << 48) // 3
     arch.transparent_hugepage = page_size == 4096
     arch.hugetlb_shifts = HUGETLB_SHIFTS[page_size]
+    arch.max_order = MAX_ORDER[page_size]
     arch.memory_failure = True
     arch.dump_root_first = False
     arch.nodes_shift = 4
@@ -321,6 +331,7 @@ def make(page_size: int = 4096) -> Arm64:
 
     arch.arch_pick_mmap_layout = layout.arch_pick_mmap_layout
     arch.untagged_addr = layout.untagged_addr
+    arch.hugetlb_get_unmapped_area = layout.hugetlb_get_unmapped_area
     arch.get_unmapped_area = layout.arch_get_unmapped_area
     arch.get_unmapped_area_topdown = layout.arch_get_unmapped_area_topdown
     return arch

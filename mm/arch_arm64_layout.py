@@ -99,6 +99,40 @@ def arch_get_unmapped_area(mm: MmStruct, file: File | None, addr: int, length: i
     return vm_unmapped_area(mm, VmUnmappedAreaInfo(0, length, mm.mmap_base, arch.task_size))
 
 
+def hugetlb_get_unmapped_area(mm: MmStruct, shift: int, addr: int, length: int, flags: int) -> int:
+    """Address for huge pages of 2**shift bytes (fs/hugetlbfs/inode.c).
+
+    Raises:
+        Errno: EINVAL for a length or fixed address between huge pages, ENOMEM without room.
+    """
+    arch = mm.arch
+    mask = (1 << shift) - 1
+    if length & mask:
+        raise Errno(errno.EINVAL)
+    if length > arch.task_size:
+        raise Errno(errno.ENOMEM)
+    if flags & MAP_FIXED:
+        if addr & mask:
+            raise Errno(errno.EINVAL)
+        return addr
+    if addr:
+        addr = (addr + mask) & ~mask
+        vma = mm.ops.find_vma(mm, addr)
+        if arch.task_size - length >= addr and (vma is None or addr + length <= vm_start_gap(vma)):
+            return addr
+    align_mask = mask & arch.page_mask
+    bottom_up = VmUnmappedAreaInfo(0, length, mm.mmap_base, arch.task_size, align_mask)
+    if mm.get_unmapped_area is not arch_get_unmapped_area_topdown:
+        return vm_unmapped_area(mm, bottom_up)
+    low = max(arch.page_size, mm.system.mmap_min_addr)
+    try:
+        return vm_unmapped_area(
+            mm, VmUnmappedAreaInfo(VM_UNMAPPED_AREA_TOPDOWN, length, low, mm.mmap_base, align_mask)
+        )
+    except Errno:
+        return vm_unmapped_area(mm, bottom_up)
+
+
 def arch_get_unmapped_area_topdown(
     mm: MmStruct, file: File | None, addr: int, length: int, pgoff: int, flags: int
 ) -> int:

@@ -194,6 +194,9 @@ class X86_64(Arch):
     def pmd_mkhuge(self, pmd: int) -> int:
         return pmd | PAGE_PSE
 
+    def arch_make_huge_pte(self, pte: int, shift: int) -> int:
+        return pte | PAGE_PSE
+
     def kernel_fault(self, task: TaskStruct, address: int, write: bool, pte: int) -> FaultSignal | None:
         error_code = (X86_PF_WRITE if write else 0) | (X86_PF_PROT if pte & PAGE_PRESENT else 0)
         return self.do_page_fault(task, error_code, address, user=False)
@@ -262,6 +265,7 @@ def make(la57: bool = False) -> X86_64:
     arch.has_pkeys = True
     arch.elf_et_dyn_base = arch.task_size_low // 3 * 2
     arch.transparent_hugepage = True
+    arch.max_order = 11
     arch.hugetlb_shifts = (21,)  # qemu64 has no pages of 1 GiB
     arch.memory_failure = False
     arch.dump_root_first = True  # gcc evaluates the arguments of a call from the right here
@@ -270,6 +274,7 @@ def make(la57: bool = False) -> X86_64:
 
     arch.arch_pick_mmap_layout = layout.arch_pick_mmap_layout
     arch.untagged_addr = layout.untagged_addr
+    arch.hugetlb_get_unmapped_area = layout.hugetlb_get_unmapped_area
     arch.get_unmapped_area = layout.arch_get_unmapped_area
     arch.get_unmapped_area_topdown = layout.arch_get_unmapped_area_topdown
     return arch

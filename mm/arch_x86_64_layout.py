@@ -105,6 +105,42 @@ def _mmap_address_hint_valid(mm: MmStruct, addr: int, length: int) -> bool:
     return (addr > window) == (addr + length > window)
 
 
+def hugetlb_get_unmapped_area(mm: MmStruct, shift: int, addr: int, length: int, flags: int) -> int:
+    """Address for huge pages of 2**shift bytes (arch/x86/mm/hugetlbpage.c).
+
+    Raises:
+        Errno: EINVAL for a length or fixed address between huge pages, ENOMEM without room.
+    """
+    arch = mm.arch
+    mask = (1 << shift) - 1
+    if length & mask:
+        raise Errno(errno.EINVAL)
+    if length > arch.task_size:
+        raise Errno(errno.ENOMEM)
+    if flags & MAP_FIXED:
+        if addr & mask:
+            raise Errno(errno.EINVAL)
+        return addr
+    if addr:
+        addr &= ~mask
+        if _mmap_address_hint_valid(mm, addr, length):
+            vma = mm.ops.find_vma(mm, addr)
+            if vma is None or addr + length <= vm_start_gap(vma):
+                return addr
+    align_mask = mask & arch.page_mask
+    if mm.get_unmapped_area is arch_get_unmapped_area:
+        end = arch.task_size if addr > arch.task_size_low else arch.task_size_low
+        return vm_unmapped_area(mm, VmUnmappedAreaInfo(0, length, mm.mmap_legacy_base, end, align_mask))
+    info = VmUnmappedAreaInfo(VM_UNMAPPED_AREA_TOPDOWN, length, arch.page_size, mm.mmap_base, align_mask)
+    if addr > arch.task_size_low:
+        info.high_limit += arch.task_size - arch.task_size_low
+    try:
+        return vm_unmapped_area(mm, info)
+    except Errno:
+        low = (arch.task_size_low // 3 + arch.page_size - 1) & arch.page_mask  # TASK_UNMAPPED_BASE
+        return vm_unmapped_area(mm, VmUnmappedAreaInfo(0, length, low, arch.task_size_low, align_mask))
+
+
 def arch_get_unmapped_area_topdown(
     mm: MmStruct, file: File | None, addr0: int, length: int, pgoff: int, flags: int
 ) -> int:

@@ -17,6 +17,7 @@ from mm.flags import (
     VM_ACCOUNT,
     VM_DENYWRITE,
     VM_DONTCOPY,
+    VM_HUGETLB,
     VM_INIT_DEF_MASK,
     VM_LOCKED,
     VM_LOCKED_CLEAR_MASK,
@@ -57,6 +58,7 @@ def _mm_init(mm: MmStruct) -> None:
     mm.locked_vm = 0
     mm.pinned_vm = 0
     mm.rss_stat = [0, 0, 0, 0]
+    mm.hugetlb_usage = 0
     mm.exe_file = None
     mm.tlb_flush_pending = False
     mm.icache_pending = []
@@ -149,6 +151,8 @@ def _dup_area(mm: MmStruct, oldmm: MmStruct, mpnt: VmAreaStruct, prev: VmAreaStr
     else:
         anon_vma_fork(vma, mpnt)
     vma.vm_flags &= VM_LOCKED_CLEAR_MASK
+    if vma.vm_flags & VM_HUGETLB:
+        vma.vm_private_data = None  # reset_vma_resv_huge_pages(): the pages are promised to the parent alone
     file = vma.vm_file
     if file is not None:
         _dup_file_link(vma, mpnt, file)

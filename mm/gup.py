@@ -19,6 +19,7 @@ from mm.flags import (
     VM_FAULT_ERROR,
     VM_FAULT_OOM,
     VM_FAULT_WRITE,
+    VM_HUGETLB,
     VM_IO,
     VM_LOCKED,
     VM_LOCKONFAULT,
@@ -132,6 +133,19 @@ def get_user_pages(
                 if done:
                     return done
                 raise Errno(errno.EFAULT)
+        if vma.vm_flags & VM_HUGETLB:
+            wanted = min(nr_pages - done, (vma.vm_end - start) // page_size)
+            try:
+                reached = _follow_hugetlb(vma, start, wanted, gup_flags, pages)
+            except Errno:
+                if done:
+                    return done
+                raise
+            done += reached
+            start += reached * page_size
+            if reached < wanted:
+                return done
+            continue
         flags = gup_flags
         page = follow_page(vma, start, flags)
         while page is None:
@@ -150,6 +164,13 @@ def get_user_pages(
         done += 1
         start += page_size
     return done
+
+
+def _follow_hugetlb(vma: VmAreaStruct, start: int, count: int, flags: int, pages: list[Page] | None) -> int:
+    """follow_hugetlb_page(), from a module that only programs with such areas need."""
+    from mm.hugetlb import follow_hugetlb_page
+
+    return follow_hugetlb_page(vma, start, count, bool(flags & FOLL_WRITE), pages)
 
 
 def faultin_page(vma: VmAreaStruct, address: int, flags: int, locked: bool) -> int:

@@ -196,19 +196,26 @@ def newseg(ns: IpcNamespace, task: Any, key: int, size: int, shmflg: int) -> int
     numpages = ((size + system.page_size - 1) & _MASK64) >> system.arch.page_shift
     if numpages << system.arch.page_shift < size or ns.shm_tot + numpages > ns.shm_ctlall:
         raise Errno(errno.ENOSPC)
+    name = f"SYSV{key & 0xFFFFFFFF:08x}"
+    huge_user = None
+    file: Any
     if shmflg & SHM_HUGETLB:
-        raise Errno(_no_huge_pages(system, shmflg))
-    acctflag = 0
-    if shmflg & SHM_NORESERVE and system.sysctl_overcommit_memory != OVERCOMMIT_NEVER:
-        acctflag = VM_NORESERVE
-    file = shmem_file_setup(system, f"SYSV{key & 0xFFFFFFFF:08x}", size, acctflag)
+        file, huge_user = _huge_segment(ns, task, name, size, shmflg)
+    else:
+        acctflag = 0
+        if shmflg & SHM_NORESERVE and system.sysctl_overcommit_memory != OVERCOMMIT_NEVER:
+            acctflag = VM_NORESERVE
+        file = shmem_file_setup(system, name, size, acctflag)
     shp = ShmidKernel(key, shmflg & S_IRWXUGO, file, size)
+    shp.mlock_user = huge_user
     shp.shm_cprid = _tgid(system)
     shp.shm_ctim = ns.now()
     shp.shm_creator = task
     try:
         ipc_addid(ns, shp, task.cred.euid, task.cred.egid)
     except Errno:
+        if huge_user is not None:
+            user_shm_unlock(system, ns.locked_shm, file.f_mapping.i_size, huge_user)
         fput(file)
         raise
     file.ino = shp.id  # /proc/PID/maps shows the identifier as inode number
@@ -216,11 +223,33 @@ def newseg(ns: IpcNamespace, task: Any, key: int, size: int, shmflg: int) -> int
     return shp.id
 
 
-def _no_huge_pages(system: System, shmflg: int) -> int:
-    """errno of hugetlb_file_setup() while no huge page is reserved: the size is unknown, or its pool is empty."""
+def _huge_segment(ns: IpcNamespace, task: Any, name: str, size: int, shmflg: int) -> tuple[Any, int | None]:
+    """The file of a segment of huge pages, and the user whose locked memory it counts as (None: nobody's).
+
+    Raises:
+        Errno: EINVAL for a size of pages there is not, EPERM without the right to have such segments, ENOMEM.
+    """
+    from mm.hugetlb_file import can_do_hugetlb_shm, hugetlb_file_setup
+    from mm.hugetlb_pool import hugetlb_pools
+
+    system = ns.system
     log = shmflg >> 26 & 0x3F
-    sizes = system.arch.hugetlb_shifts
-    return errno.ENOMEM if not log or log in sizes else errno.EINVAL
+    hstate = hugetlb_pools(system).hstate_sizelog(log)
+    if hstate is None:
+        raise Errno(errno.EINVAL)
+    hugesize = (size + hstate.size - 1) & -hstate.size
+    user = None
+    if not can_do_hugetlb_shm(system):
+        user = task.cred.uid
+        if not user_shm_lock(system, ns.locked_shm, hugesize, user):
+            raise Errno(errno.EPERM)
+    acctflag = VM_NORESERVE if shmflg & SHM_NORESERVE else 0
+    try:
+        return hugetlb_file_setup(system, name, hugesize, acctflag, log, True), user
+    except Errno:
+        if user is not None:
+            user_shm_unlock(system, ns.locked_shm, hugesize, user)
+        raise
 
 
 def shmget(ns: IpcNamespace, task: Any, key: int, size: int, shmflg: int) -> int:
@@ -262,7 +291,11 @@ def shm_destroy(ns: IpcNamespace, shp: ShmidKernel) -> None:
     ns.shm_tot -= ns.pages(shp.shm_segsz)
     shp.shm_creator = None
     ipc_rmid(ns, shp)
-    shmem_lock(ns, shp.shm_file, False, shp.mlock_user)
+    if shp.shm_file.huge_shift:
+        if shp.mlock_user is not None:
+            user_shm_unlock(ns.system, ns.locked_shm, shp.shm_file.f_mapping.i_size, shp.mlock_user)
+    else:
+        shmem_lock(ns, shp.shm_file, False, shp.mlock_user)
     fput(shp.shm_file)
 
 
@@ -307,7 +340,7 @@ class ShmAttachFile:
     def __init__(self, ns: IpcNamespace, shp: ShmidKernel, f_mode: int) -> None:
         self.ns = ns
         self.id = shp.id
-        self.sfd_file = get_file(shp.shm_file)
+        self.sfd_file: Any = get_file(shp.shm_file)
         self.f_mapping = shp.shm_file.f_mapping
         self.f_mode = f_mode
         self.f_flags = f_mode - 1
@@ -318,9 +351,16 @@ class ShmAttachFile:
         """Inode number: the segment's identifier."""
         return self.id
 
+    @property
+    def huge_shift(self) -> int:
+        """log2 of the size of the segment's pages, 0 for ordinary ones."""
+        shift: int = self.sfd_file.huge_shift
+        return shift
+
     def d_path(self) -> str:
         """Path as /proc shows it."""
-        return self.sfd_file.d_path()
+        path: str = self.sfd_file.d_path()
+        return path
 
     def mmap(self, vma: VmAreaStruct) -> None:
         """shm_mmap(): counts an attachment. Raises Errno EINVAL where the segment is gone (remap_file_pages)."""
@@ -333,9 +373,12 @@ class ShmAttachFile:
         vma.vm_ops = shm_vm_ops
 
     def fallocate(self, task: Any, mode: int, offset: int, length: int) -> None:
-        """shm_fallocate(): the shmem file's."""
+        """shm_fallocate(): the file's own."""
         from mm.shmem import shmem_fallocate
 
+        if self.huge_shift:
+            self.sfd_file.fallocate(task, mode, offset, length)
+            return
         shmem_fallocate(self.f_mapping, mode, offset, length)
 
     def release(self) -> None:
@@ -379,6 +422,12 @@ def shm_close(vma: VmAreaStruct) -> None:
         shm_destroy(ns, shp)
 
 
+def shm_split(vma: VmAreaStruct, addr: int) -> None:
+    """vm_ops->split: raises Errno(EINVAL) between the borders of huge pages."""
+    if addr & ((1 << _attached(vma).huge_shift) - 1):
+        raise Errno(errno.EINVAL)
+
+
 class ShmVmOps:
     """shm_vm_ops. Stateless: one instance, `shm_vm_ops`. There is no map_pages: a fault maps one page."""
 
@@ -387,6 +436,7 @@ class ShmVmOps:
     name = None
     open = staticmethod(shm_open)
     close = staticmethod(shm_close)
+    split = staticmethod(shm_split)
 
     @staticmethod
     def fault(vmf: VmFault) -> int:

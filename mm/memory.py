@@ -34,6 +34,7 @@ from mm.flags import (
     VM_FAULT_RETRY,
     VM_FAULT_SIGBUS,
     VM_HUGEPAGE,
+    VM_HUGETLB,
     VM_LOCKED,
     VM_SHARED,
     VM_SPECIAL,
@@ -110,8 +111,12 @@ def handle_mm_fault(vma: VmAreaStruct, address: int, flags: int) -> int:
         pte = system.words[index]
         if not pte and vma.vm_ops is None and not vma.vm_flags & VM_SHARED:
             fault = do_anonymous_page(vma, mm, address, flags, index)
+        elif vma.vm_flags & VM_HUGETLB:
+            fault = _handle_hugetlb_fault(vma, address, flags)
         else:
             fault = handle_pte_fault(vma, mm, address, flags, index, pte)
+    elif vma.vm_flags & VM_HUGETLB:
+        fault = _handle_hugetlb_fault(vma, address, flags)
     else:
         fault = _handle_mm_fault(vma, mm, address, flags)
 
@@ -128,6 +133,13 @@ def handle_mm_fault(vma: VmAreaStruct, address: int, flags: int) -> int:
 
         validate_pages(mm)
     return fault
+
+
+def _handle_hugetlb_fault(vma: VmAreaStruct, address: int, flags: int) -> int:
+    """hugetlb_fault(), from a module that only programs with such areas need."""
+    from mm.hugetlb import hugetlb_fault
+
+    return hugetlb_fault(vma, address, flags)
 
 
 def _handle_mm_fault(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int) -> int:

@@ -34,6 +34,11 @@ def copy_page_range(dst_vma: VmAreaStruct, src_vma: VmAreaStruct) -> None:
     """Give `dst_vma` (the child's) the pages of `src_vma`. Raises Errno(ENOMEM) when a table can not be made."""
     if not vma_needs_copy(src_vma):
         return
+    if src_vma.vm_flags & VM_HUGETLB:
+        from mm.hugetlb import copy_hugetlb_page_range
+
+        copy_hugetlb_page_range(dst_vma, src_vma)
+        return
     if is_cow_mapping(src_vma.vm_flags):
         src_vma.vm_mm.tlb_flush_pending = True
     _copy_range(dst_vma, src_vma, 0, dst_vma.vm_mm.pgd, src_vma.vm_mm.pgd, src_vma.vm_start, src_vma.vm_end)

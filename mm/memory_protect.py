@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mm.flags import VM_HUGETLB
 from mm.huge_memory import _split_huge_pmd, change_huge_pmd
 from mm.pgtable import pte_range, report_ptes, walk_pmds
 
@@ -17,6 +18,10 @@ def change_protection(vma: VmAreaStruct, start: int, end: int, newprot: int, cp_
     """Give the present entries of [start, end) the protection `newprot`; how many there were."""
     mm = vma.vm_mm
     pages = 0
+    if vma.vm_flags & VM_HUGETLB:
+        from mm.hugetlb import hugetlb_change_protection
+
+        return hugetlb_change_protection(vma, start, end, newprot)
     for address, following, pmd in walk_pmds(mm, start, end):
         if mm.arch.pmd_trans_huge(mm.system.words[pmd]):
             if following - address == mm.arch.pmd_size:

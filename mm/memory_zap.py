@@ -113,6 +113,12 @@ def unmap_single_vma(
     start = max(vma.vm_start, start_addr)
     end = min(vma.vm_end, end_addr)
     if start < end:
+        if vma.vm_flags & VM_HUGETLB:
+            if vma.vm_file is not None:  # else the file's mmap failed, and nothing is mapped
+                from mm.hugetlb import unmap_hugepage_range
+
+                unmap_hugepage_range(vma, start, end)
+            return
         unmap_page_range(vma.vm_mm, vma, start, end, check_mapping)
 
 
@@ -142,7 +148,11 @@ def free_pgtables(mm: MmStruct, vma: VmAreaStruct | None, floor: int, ceiling: i
         unlink_anon_vmas(vma)
         unlink_file_vma(vma)
         # Gather areas less than a PMD apart into one walk.
-        while following is not None and following.vm_start <= vma.vm_end + pmd_size:
+        while (
+            following is not None
+            and following.vm_start <= vma.vm_end + pmd_size
+            and not (vma.vm_flags | following.vm_flags) & VM_HUGETLB
+        ):
             vma = following
             following = vma.vm_next
             unlink_anon_vmas(vma)

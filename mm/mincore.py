@@ -10,7 +10,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from mm.errors import Errno
-from mm.flags import PG_UPTODATE
+from mm.flags import PG_UPTODATE, VM_HUGETLB
 from mm.madvise import can_do_pageout as can_do_mincore
 from mm.page_rmap import linear_page_index
 from mm.pgtable import pte_range, walk_pmds
@@ -55,6 +55,13 @@ def do_mincore(mm: MmStruct, addr: int, pages: int) -> bytes:
         return b"\1" * ((end - addr) >> shift)
     words = mm.system.words
     mm.ops.find_vma(mm, addr)  # as walk_page_range() does
+    if vma.vm_flags & VM_HUGETLB:
+        from mm.hugetlb import walk_hugetlb_range
+
+        return b"".join(
+            bytes([page is not None]) * ((last - first) >> shift)
+            for first, last, _, page in walk_hugetlb_range(vma, addr, end)
+        )
     vec = []
     done = addr
     for first, last, pmd in walk_pmds(mm, addr, end):

@@ -52,6 +52,7 @@ from mm.flags import (
     VM_DENYWRITE,
     VM_EXEC,
     VM_GROWSDOWN,
+    VM_HUGETLB,
     VM_LOCKED,
     VM_LOCKED_CLEAR_MASK,
     VM_MAYEXEC,
@@ -147,7 +148,7 @@ def vma_wants_writenotify(vma: VmAreaStruct, vm_page_prot: int) -> bool:
         return True
     if vm_page_prot != arch.vm_get_page_prot(vm_flags):
         return False  # the protection was chosen elsewhere already
-    if arch.VM_SOFTDIRTY and not vm_flags & arch.VM_SOFTDIRTY:
+    if arch.VM_SOFTDIRTY and not vm_flags & (arch.VM_SOFTDIRTY | VM_HUGETLB):
         return True  # soft-dirty tracking
     if vm_flags & VM_PFNMAP:
         return False
@@ -174,7 +175,11 @@ def get_unmapped_area(mm: MmStruct, file: File | None, addr: int, length: int, p
     task_size = mm.arch.task_size
     if length > task_size:
         raise Errno(errno.ENOMEM)
-    addr = mm.get_unmapped_area(mm, file, addr, length, pgoff, flags)
+    huge_shift = getattr(file, "huge_shift", 0)
+    if huge_shift:
+        addr = mm.arch.hugetlb_get_unmapped_area(mm, huge_shift, addr, length, flags)
+    else:
+        addr = mm.get_unmapped_area(mm, file, addr, length, pgoff, flags)
     if addr > _MASK64 - _MAX_ERRNO:  # IS_ERR_VALUE(): a fixed address this high is taken for an errno
         raise Errno(_MASK64 + 1 - addr)
     if addr > task_size - length:
@@ -252,7 +257,9 @@ def do_mmap(
         pgoff = addr >> arch.page_shift
     else:
         raise Errno(errno.EINVAL)
-    if flags & MAP_NORESERVE and system.sysctl_overcommit_memory != OVERCOMMIT_NEVER:
+    if flags & MAP_NORESERVE and (
+        system.sysctl_overcommit_memory != OVERCOMMIT_NEVER or getattr(file, "huge_shift", 0)
+    ):
         vm_flags |= VM_NORESERVE
     addr = mmap_region(mm, file, addr, length, vm_flags, pgoff)
     if vm_flags & VM_LOCKED or flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE:
@@ -356,7 +363,7 @@ def _mmap_region(mm: MmStruct, file: File | None, addr: int, length: int, vm_fla
             raise Errno(errno.ENOMEM)
     links = munmap_vma_range(mm, addr, length)
     charged = 0
-    if _accountable_mapping(vm_flags):
+    if _accountable_mapping(vm_flags) and not getattr(file, "huge_shift", 0):
         security_vm_enough_memory_mm(mm, pages)
         charged = pages
         vm_flags |= VM_ACCOUNT

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mm.flags import NR_MM_COUNTERS, PG_MLOCKED, VM_PFNMAP
+from mm.flags import NR_MM_COUNTERS, PG_MLOCKED, VM_HUGETLB, VM_PFNMAP
 from mm.memory_rss import page_anon
 from mm.pgtable import pte_range, walk_pmds
 
@@ -114,6 +114,13 @@ def leaf_lines(vma: VmAreaStruct, pfns: Ids, lines: list[str]) -> None:
     arch = mm.arch
     words = mm.system.words
     page_shift = arch.page_shift
+    if vma.vm_flags & VM_HUGETLB:
+        from mm.hugetlb import walk_hugetlb_range
+
+        for start, _, entry, _ in walk_hugetlb_range(vma, vma.vm_start, vma.vm_end):
+            if entry:
+                lines.append(leaf_line(mm, "huge", start, entry, pfns))
+        return
     for start, end, pmd in walk_pmds(mm, vma.vm_start, vma.vm_end):
         if arch.pmd_trans_huge(words[pmd]):
             lines.append(leaf_line(mm, "pmd", start & arch.pmd_mask, words[pmd], pfns))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mm.errors import KernelBug
-from mm.flags import PG_RESERVED
+from mm.flags import PG_HUGETLB, PG_RESERVED
 from mm.types import CompoundPage, Page
 
 if TYPE_CHECKING:
@@ -146,6 +146,50 @@ def alloc_pages(system: System, order: int, zero: bool) -> Page | None:
     return system.mem_map[pfn]
 
 
+def alloc_contig_pages(system: System, order: int, zero: bool) -> Page | None:
+    """A block of 2**order frames that is larger than the lists know, as `alloc_pages`: whole free blocks in a row.
+
+    Linux also moves pages that are in the way; here they stay.
+    """
+    zone = system.zone
+    drain_all_pages(zone)
+    count = 1 << order
+    free_area = zone.free_area[MAX_ORDER - 1]
+    for pfn in range(0, len(system.mem_map) - count + 1, count):
+        blocks = range(pfn, pfn + count, 1 << MAX_ORDER - 1)
+        if all(block in free_area for block in blocks):
+            break
+    else:
+        return None
+    size = system.page_size
+    for block in blocks:
+        del free_area[block]
+    zone.nr_free_buddy -= count
+    for frame in range(pfn, pfn + count):
+        if zone.used[frame] and zero:
+            system.ram[frame * size : (frame + 1) * size] = system.zeroes
+        zone.used[frame] = 1
+        system.mem_map[frame] = CompoundPage(frame)
+    return system.mem_map[pfn]
+
+
+def free_pages(system: System, pfn: int, order: int) -> None:
+    """Give back a block from `alloc_pages`, a reference of each frame; a frame somebody still holds goes later."""
+    mem_map = system.mem_map
+    frames = range(pfn, pfn + (1 << order))
+    pages = [page for page in mem_map[frames.start : frames.stop] if page is not None]
+    if len(pages) != len(frames):
+        raise KernelBug(f"a frame of the block {pfn:#x}, order {order}, is freed twice")
+    if any(page.refcount != 1 or page.mapcount for page in pages):
+        for page in pages:
+            put_page(system, page)
+        return
+    mem_map[frames.start : frames.stop] = [None] * len(frames)
+    block = min(order, MAX_ORDER - 1)
+    for first in range(frames.start, frames.stop, 1 << block):
+        _free_one_page(system.zone, first, block)
+
+
 def drain_all_pages(zone: Zone) -> None:
     """Move the per-CPU frames to the buddy lists, so that they can merge."""
     for pfn in zone.pcp:
@@ -159,7 +203,12 @@ def free_page(system: System, page: Page) -> None:
     frames = system.mem_map.frames
     if frames[pfn] is not page:
         raise KernelBug(f"frame {pfn:#x} is freed twice or its struct page is stale")
-    if page.mapcount or page.flags & PG_RESERVED:
+    if page.mapcount or page.flags & (PG_RESERVED | PG_HUGETLB):
+        if page.flags & PG_HUGETLB:
+            from mm.hugetlb_pool import free_huge_page
+
+            free_huge_page(system, page)
+            return
         raise KernelBug(f"frame {pfn:#x} is freed with mapcount {page.mapcount}, flags {page.flags:#x}")
     page.refcount = 0
     frames[pfn] = None

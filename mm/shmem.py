@@ -237,6 +237,8 @@ def shmem_mmap(file: Any, vma: VmAreaStruct) -> None:
 class ShmemFile:
     """An open file that never had a name (the `struct file` of shmem_file_setup)."""
 
+    huge_shift = 0  # no file of hugetlbfs
+
     def __init__(self, name: str, mapping: AddressSpace) -> None:
         self.name = name
         self.f_mapping = mapping
@@ -533,7 +535,7 @@ def memfd_add_seals(file: Any, seals: int) -> None:
     if seals & ~F_ALL_SEALS:
         raise Errno(errno.EINVAL)
     info = file.f_mapping.private
-    if not isinstance(info, ShmemInodeInfo):
+    if not hasattr(info, "seals"):  # memfd_file_seals_ptr(): a file of shmem or hugetlbfs
         raise Errno(errno.EINVAL)
     if info.seals & F_SEAL_SEAL:
         raise Errno(errno.EPERM)
@@ -547,6 +549,7 @@ def memfd_add_seals(file: Any, seals: int) -> None:
 def memfd_get_seals(file: Any) -> int:
     """fcntl(F_GET_SEALS). Raises Errno(EINVAL) for files without seals."""
     info = file.f_mapping.private
-    if not isinstance(info, ShmemInodeInfo):
+    if not hasattr(info, "seals"):
         raise Errno(errno.EINVAL)
-    return info.seals
+    seals: int = info.seals
+    return seals

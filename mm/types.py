@@ -334,6 +334,7 @@ class MmStruct:
         self.def_flags = 0
         self.pkey_allocation_map = 0  # arch context: bit 0 without a CPU that has keys
         self.pgtables_bytes = 0
+        self.hugetlb_usage = 0  # pages mapped from hugetlb pools: no part of rss
         self.hiwater_rss = 0
         self.hiwater_vm = 0
         self.start_code = self.end_code = self.start_data = self.end_data = 0

@@ -39,12 +39,12 @@ class VmUnmappedAreaInfo:
 
     __slots__ = ("align_mask", "align_offset", "flags", "high_limit", "length", "low_limit")
 
-    def __init__(self, flags: int, length: int, low_limit: int, high_limit: int) -> None:
+    def __init__(self, flags: int, length: int, low_limit: int, high_limit: int, align_mask: int = 0) -> None:
         self.flags = flags  # VM_UNMAPPED_AREA_TOPDOWN or 0
         self.length = length
         self.low_limit = low_limit
         self.high_limit = high_limit
-        self.align_mask = 0
+        self.align_mask = align_mask
         self.align_offset = 0
 
 

@@ -102,7 +102,8 @@ def vm_commit_limit(system: System) -> int:
     """CommitLimit in pages: what overcommit mode 2 is willing to promise. There is no swap to add."""
     if system.sysctl_overcommit_kbytes:
         return system.sysctl_overcommit_kbytes >> (system.arch.page_shift - 10)
-    return totalram_pages(system) * system.sysctl_overcommit_ratio // 100
+    huge = system.hugetlb.total_pages() if system.hugetlb is not None else 0
+    return (totalram_pages(system) - huge) * system.sysctl_overcommit_ratio // 100
 
 
 def vm_acct_memory(system: System, pages: int) -> None:

@@ -30,6 +30,7 @@ from mm.errors import KernelBug
 from mm.flags import (
     MM_SWAPENTS,
     NR_MM_COUNTERS,
+    PG_HUGETLB,
     PG_HWPOISON,
     PG_MLOCKED,
     PG_RESERVED,
@@ -119,7 +120,7 @@ def validate_pages(mm: MmStruct, tasks: Iterable[TaskStruct] | None = None) -> W
     walk = Walk(mm)
     arch = mm.arch
     counted = sum(1 for level in walk.tables.values() if level not in ("pgd", "p4d"))
-    huge = sum(1 for _, index, _ in walk.leaves if _span(walk, index) > 1)
+    huge = sum(1 for _, index, entry in walk.leaves if _span(walk, index) > 1 and not _is_hugetlb(mm, entry))
     _check(huge == len(mm.deposited), "P2", f"{huge} huge entries, {len(mm.deposited)} tables in reserve", mm)
     _check(
         counted * arch.page_size == mm.pgtables_bytes,
@@ -138,6 +139,13 @@ def validate_pages(mm: MmStruct, tasks: Iterable[TaskStruct] | None = None) -> W
             if leaf >> arch.pmd_shift == mm.pte_cache_key:
                 _check(index >> shift == pfn, "P13", f"cached PTE table of {address:#x} is not its table", mm)
     return walk
+
+
+def _is_hugetlb(mm: MmStruct, entry: int) -> bool:
+    """The leaf maps a page of a hugetlb pool."""
+    pfn = mm.arch.pte_pfn(entry)
+    page = mm.system.mem_map[pfn] if mm.arch.pte_present(entry) and pfn < len(mm.system.mem_map) else None
+    return page is not None and bool(page.flags & PG_HUGETLB)
 
 
 def _check_leaves(walk: Walk) -> list[int]:
@@ -169,6 +177,11 @@ def _check_leaves(walk: Walk) -> list[int]:
         elif arch.pte_special(entry):
             special = pfn == system.zero_pfn or bool(vma.vm_flags & (VM_PFNMAP | VM_MIXEDMAP))
             _check(special, "P4", f"special leaf {entry:#x} at {address:#x}", mm)
+        elif page.flags & PG_HUGETLB:
+            from mm.hugetlb_validate import check_hugetlb_leaf
+
+            check_hugetlb_leaf(vma, address, entry, page)
+            continue
         else:
             rss[mm_counter(page)] += _span(walk, index)
         _check_permission(mm, vma, address, entry, page)
@@ -229,8 +242,14 @@ def validate_system(system: System, tasks: Iterable[TaskStruct] | None = None, p
     for page in pinned:
         held[page.pfn] = held.get(page.pfn, 0) + 1
     pages = list(system.mem_map.in_use())
+    everything = pages
+    if system.hugetlb is not None:
+        from mm.hugetlb_validate import check_pools
+
+        check_pools(system, pages, mapped, held)
+        pages = [page for page in pages if not page.flags & PG_HUGETLB]
     _check_frames(system, pages, mapped, tables, held)
-    _check_free_lists(system, pages)
+    _check_free_lists(system, everything)
 
 
 def _check_frames(

@@ -225,8 +225,13 @@ def _split_vma(mm: MmStruct, vma: VmAreaStruct, addr: int, new_below: bool) -> N
     """Cut `vma` at `addr` (page aligned, inside it), without asking for the number of areas.
 
     `vma` keeps the part above addr where `new_below`, else the part below; the other part is a new area.
+    Raises Errno(EINVAL) where the owner can not have a border there (vm_ops->split).
     """
     system = mm.system
+    if vma.vm_ops is not None:
+        may_split = getattr(vma.vm_ops, "split", None)
+        if may_split is not None:
+            may_split(vma, addr)
     if system.listener is not None:
         from mm.events import VmaInsert, VmaSplit
 
