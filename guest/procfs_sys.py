@@ -23,7 +23,6 @@ from mm.mmdump import mmdump
 if TYPE_CHECKING:
     from guest.procfs import ProcInode
     from guest.task import Task
-    from mm.system import System
 
 _SEC = 10**9
 _TICK = 10_000_000

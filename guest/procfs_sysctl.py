@@ -19,7 +19,6 @@ from mm.errors import Errno
 
 if TYPE_CHECKING:
     from guest.task import Task
-    from mm.hugetlb_pool import Hstate
     from guest.vfs_types import Path
     from mm.hugetlb_pool import Hstate
 

@@ -110,7 +110,6 @@ PG_DCACHE_CLEAN = 1 << 13  # instruction cache agrees with the frame (arm64's PG
 PG_HWPOISON = 1 << 16  # declared broken: never used again
 PG_COMPOUND = 1 << 15  # part of a huge page; private is its head
 PG_HUGETLB = 1 << 17  # part of a page of a hugetlb pool; private is its head
-PG_HUGETLB = 1 << 17  # part of a page of a hugetlb pool; private is its head
 PG_EXEC_MAPPED = 1 << 14  # was mapped executable: the engine may hold code translated from the frame
 
 MM_FILEPAGES = 0

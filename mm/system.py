@@ -61,13 +61,12 @@ class System:
         self.vm_committed_as = 0  # pages
         self.pgfault = 0  # PGFAULT of /proc/vmstat
         self.pgmajfault = 0
+        self.pgreuse = 0
         self.oom_kill = 0
         self.vm_events: dict[str, int] = {}  # further events of /proc/vmstat, by name
         self.lru_add: list[Page] = []  # lru_pvecs.lru_add: pages on the way to the LRU lists, lru.py
         self.nr_mlock = 0  # NR_MLOCK: pages with PG_MLOCKED
         self.nr_shmem = 0  # NR_SHMEM: pages in shmem page caches
-        self.hugetlb: Any = None  # Hugetlb: the pools of huge pages, made by hugetlb_pools() when first asked for
-        self.sysctl_hugetlb_shm_group = 0
         self.hugetlb: Any = None  # Hugetlb: the pools of huge pages, made by hugetlb_pools() when first asked for
         self.sysctl_hugetlb_shm_group = 0
         self.huge_zero_pfn = 0  # first frame of the huge zero page; 0: not made yet
