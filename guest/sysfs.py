@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from guest.file import OpenFile
 from guest.procfs import DIR, LINK, Entry, ProcInode
+from guest.vfs_flags import FMODE_WRITE
 from guest.vfs_types import Dentry, SuperBlock
 from mm.errors import Errno
 
@@ -73,7 +74,10 @@ class SysfsInode(ProcInode):
     def open(self, path: Path, flags: int, task: Task) -> OpenFile:
         if self.kind == DIR:
             return super().open(path, flags, task)
-        return SysfsFile(path, self, flags)
+        file = SysfsFile(path, self, flags)
+        if file.f_mode & FMODE_WRITE and not self.i_mode & 0o222:  # kernfs_fop_open(): root as well
+            raise Errno(13)  # EACCES
+        return file
 
 
 class SysfsRoot(SysfsInode):

@@ -1,9 +1,8 @@
 """What is in /sys: processors, nodes, and the settings of huge pages and KSM.
 
 Names and values are those of a Linux 5.10 with one processor and one node; the rest of the tree (devices, buses,
-modules) is not there. A number that mm/ does not obey is kept, so a program reads back what it wrote. Huge pages are
-never reserved, so their count stays 0 as it does where memory for them cannot be found; transparent huge pages stay
-with advice, and asking for another policy is refused.
+modules) is not there. A number that mm/ does not obey is kept, so a program reads back what it wrote. Pools of huge
+pages are those of mm/hugetlb_pool.py; transparent huge pages stay with advice, and asking for another policy is refused.
 """
 
 from __future__ import annotations
@@ -12,12 +11,13 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from guest.procfs import DIR, LINK, SPECIAL, Entry
-from guest.procfs_sysctl import Knob
+from guest.procfs_sysctl import Knob, store_pool_size
 from mm.errors import Errno
 
 if TYPE_CHECKING:
     from guest.task import Task
     from mm.arch import Arch
+    from mm.hugetlb_pool import Hstate
 
 
 class Fixed:
@@ -35,16 +35,37 @@ class Fixed:
         raise Errno(errno.EIO)
 
 
-class Reserve(Fixed):
-    """How many huge pages are reserved: a request is heard, and none are found."""
+class PoolNumber(Fixed):
+    """A number of one pool of huge pages: its kilobytes, and the counter of mm/hugetlb_pool.py's Hstate."""
 
-    def __init__(self) -> None:
-        super().__init__("0")
+    def __init__(self, size: int, counter: str) -> None:
+        self.size = size
+        self.counter = counter
+
+    def text(self, task: Task) -> str:
+        """The counter now; no pool has pages before somebody asks for some."""
+        if task.system.hugetlb is None:
+            return "0\n"
+        return f"{getattr(self.hstate(task), self.counter)}\n"
+
+    def hstate(self, task: Task) -> Hstate:
+        """The pool."""
+        from mm.hugetlb_pool import hugetlb_pools
+
+        return next(h for h in hugetlb_pools(task.system).hstates if h.size == self.size << 10)
+
+
+class PoolSize(PoolNumber):
+    """nr_hugepages and nr_overcommit_hugepages, which can be set."""
 
     def put(self, task: Task, data: bytes) -> int:
-        """kstrtoul, and nothing more. Raises EINVAL."""
-        if not data.strip().isdigit():
+        """kstrtoul and the store. Raises EINVAL, also for surplus pages of a size that can have none."""
+        number = data.removesuffix(b"\n").removeprefix(b"+")
+        if (self.counter == "nr_overcommit_huge_pages" and self.hstate(task).gigantic) or not number.isdigit():
             raise Errno(errno.EINVAL)
+        if int(number) >> 64:
+            raise Errno(errno.ERANGE)
+        store_pool_size(self.hstate(task), self.counter, int(number))
         return len(data)
 
 
@@ -79,8 +100,13 @@ class NodeMemory(Fixed):
         figures["MemUsed"] = figures["MemTotal"] - figures["MemFree"]
         figures["FilePages"] = figures["Cached"] + figures["Buffers"]
         lines = [f"Node 0 {name + ':':<16}{figures.get(name, 0):8} kB" for name in _NODE_ROWS.split()]
-        counts = ("HugePages_Total", "HugePages_Free", "HugePages_Surp")
-        return "\n".join(lines + [f"Node 0 {name + ':':<16}{0:6}" for name in counts]) + "\n"
+        counts = [0, 0, 0]
+        if task.system.hugetlb is not None:
+            h = task.system.hugetlb.default
+            counts = [h.nr_huge_pages, h.free_huge_pages, h.surplus_huge_pages]
+        for name, count in zip(("HugePages_Total:", "HugePages_Free:", "HugePages_Surp:"), counts, strict=True):
+            lines.append(f"Node 0 {name:<16}{count:6}")
+        return "\n".join(lines) + "\n"
 
 
 def _folder(**entries: Any) -> dict[bytes, Entry]:
@@ -94,7 +120,7 @@ def _folder(**entries: Any) -> dict[bytes, Entry]:
             table[name] = Entry(0o777, LINK, what)
         elif isinstance(what, str):
             table[name] = Entry(0o444, SPECIAL, Fixed(what))
-        elif isinstance(what, NodeMemory):
+        elif isinstance(what, NodeMemory) or type(what) is PoolNumber:
             table[name] = Entry(0o444, SPECIAL, what)
         else:
             table[name] = Entry(0o644, SPECIAL, what)
@@ -108,11 +134,17 @@ def _number(name: str, default: int, high: int | None = None) -> Knob:
 def _hugepages(kilobytes: tuple[int, ...], node: bool) -> dict[bytes, Entry]:
     sizes = {}
     for size in kilobytes:
-        entries: dict[str, Any] = {"free_hugepages": "0", "nr_hugepages": Reserve(), "surplus_hugepages": "0"}
+        entries: dict[str, Any] = {
+            "free_hugepages": PoolNumber(size, "free_huge_pages"),
+            "nr_hugepages": PoolSize(size, "nr_huge_pages"),
+            "surplus_hugepages": PoolNumber(size, "surplus_huge_pages"),
+        }
         if not node:
-            over = _number(f"{size}/overcommit", 0)
-            more = {"nr_hugepages_mempolicy": Reserve(), "nr_overcommit_hugepages": over, "resv_hugepages": "0"}
-            entries |= more
+            entries |= {
+                "nr_hugepages_mempolicy": PoolSize(size, "nr_huge_pages"),
+                "nr_overcommit_hugepages": PoolSize(size, "nr_overcommit_huge_pages"),
+                "resv_hugepages": PoolNumber(size, "resv_huge_pages"),
+            }
         sizes[f"hugepages__{size}kB"] = _folder(**entries)
     return _folder(**sizes)
 
