@@ -120,7 +120,7 @@ def build(options: Options, **changes: Any) -> Machine:
         check_folder("-L", options.prefix)
     for host, _, _ in options.mounts:
         check_folder("--mount", host)
-    return Machine(
+    machine = Machine(
         None,
         page_size=options.page_size,
         la57=options.la57,
@@ -141,6 +141,11 @@ def build(options: Options, **changes: Any) -> Machine:
         clock=options.clock,
         **changes,
     )
+    if options.injections:
+        from emu.inject import Injector
+
+        Injector(machine, options.injections)
+    return machine
 
 
 def check_folder(option: str, path: str) -> None:

@@ -20,6 +20,9 @@ LEAF_BITS = {
     1 << 58: "PROTNONE",
 }
 TABLE_BITS = {1 << 0: "VALID", 1 << 1: "TABLE", 1 << 59: "PXNTable", 1 << 60: "UXNTable"}
+FLIPS = {
+    "present": 1, "write": 1 << 51, "user": 1 << 6, "accessed": 1 << 10, "dirty": 1 << 55, "nx": 1 << 54
+}  # fmt: skip # --inject
 SHAREABILITY = {0: "", 1: "SH?", 2: "OSH", 3: "ISH"}
 BITS_HELP = (
     "VALID present  USER el0 may access  RDONLY not writable (yet)  AF accessed  nG per process  ISH inner shareable\n"

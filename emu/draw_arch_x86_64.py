@@ -28,6 +28,7 @@ LEAF_BITS = {
     1 << 63: "NX",
 }
 HUGE_BITS = {**LEAF_BITS, 1 << 7: "PSE"}
+FLIPS = {"present": 1, "write": 1 << 1, "user": 1 << 2, "accessed": 1 << 5, "dirty": 1 << 6, "nx": 1 << 63}  # --inject
 BITS_HELP = (
     "P present  RW writable  US user  A accessed  D dirty  NX no execute  PSE huge page\n"
     "SOFT_DIRTY, SPECIAL: Linux's own, ignored by the MMU; without P, G means PROT_NONE"

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self, TypeVar
 
+    from emu.steer import Steering
     from emu.views import AddressSpace, PageTables, View, VmaTree
     from guest.task import Task
 
@@ -140,6 +141,7 @@ class Machine:
         )  # fmt: skip
         self.instructions: int | None = None  # executed so far, where the run was counted from its start
         self._listeners: list[tuple[Callable[[Any], None], tuple[str, ...]]] = []
+        self._steering: Steering | None = None
         self._stop = ""  # why the run must end
         self._watcher: Watcher | None = None
         self._loaded: Task | None = None  # whose registers the engine holds
@@ -176,6 +178,8 @@ class Machine:
             self.kernel.quantum = self._quantum
         self.engine.attach(self.kernel)
         self._listen()
+        if self._steering is not None:
+            self._steering.install()
 
     def load(self, program: str | bytes, argv: list[str] | list[bytes] | None = None) -> Task:
         """Exec a program as the machine's first.
@@ -453,6 +457,54 @@ class Machine:
                 self._listen()
 
         return unsubscribe
+
+    # ---- steering
+
+    @property
+    def steering(self) -> Steering:
+        """The handlers that may change what happens (emu/steer.py)."""
+        if self._steering is None:
+            from emu.steer import Steering
+
+            self._steering = Steering(self)
+        return self._steering
+
+    def before(self, kind: str, function: Callable[[Any], Any] | None = None, **filters: Any) -> Any:
+        """Call `function(event)` before every such event; it may raise `emu.steer.Veto`. Also as a decorator.
+
+        Args:
+            kind: "syscall", "fault", "vma_merge" or "page_alloc".
+            function: the handler.
+            filters: address (a range of bytes), task (pid), case (of a merge), name (of a call).
+
+        Returns:
+            The handler, with `remove()`; as a decorator, the function.
+        """
+        return self._handle(self.steering.before, kind, function, filters)
+
+    def after(self, kind: str, function: Callable[[Any], Any] | None = None, **filters: Any) -> Any:
+        """Call `function(event)` after every such event: any kind of docs/trace.md. As `before` otherwise."""
+        return self._handle(self.steering.after, kind, function, filters)
+
+    @staticmethod
+    def _handle(make: Any, kind: str, function: Any, filters: dict[str, Any]) -> Any:
+        if function is not None:
+            return make(kind, function, **filters)
+
+        def decorate(function: Any) -> Any:
+            make(kind, function, **filters)
+            return function
+
+        return decorate
+
+    def pager(self, addresses: range) -> Callable[[Any], Any]:
+        """Decorator: `function(address, size)` gives the content of pages in this range when they are first touched."""
+
+        def decorate(function: Any) -> Any:
+            self.steering.pager(addresses.start, addresses.stop, function)
+            return function
+
+        return decorate
 
     def _listen(self) -> None:
         """Give mm/ and guest/ the one listener that serves all of ours, or none."""

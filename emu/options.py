@@ -41,6 +41,7 @@ class Options:
         self.strace: str | None = None  # "" is standard error
         self.trace: str | None = None
         self.stats = False
+        self.injections: list[Any] = []
         self.max_instructions: int | None = None
         self.timeout: float | None = None
         self.check = 0
@@ -109,6 +110,13 @@ def seconds(text: str) -> float:
     if not 0 < value < 1e9:
         raise ValueError
     return value
+
+
+def injection(text: str) -> Any:
+    """SET:ACTION[:...] of --inject."""
+    from emu.inject import Injection
+
+    return Injection(text)
 
 
 def one_of(*words: str) -> Callable[[str], str]:
@@ -252,6 +260,19 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
                 lambda t: number(t, 0, 2),
                 "0, 1 or 2",
                 "check invariants: 1 after changes, 2 after every fault and call [0]",
+            ),
+        ),
+    ),
+    (
+        "Interfering",
+        (
+            Option(
+                ("--inject",),
+                "injections",
+                "SET:ACTION...",
+                injection,
+                "SET:ACTION[:when=N]",
+                "make calls, frames, faults fail as strace does; repeatable (docs/run.md)",
             ),
         ),
     ),

@@ -92,7 +92,8 @@ class Strace:
         if pending.cut or self._line_pid != event.pid:
             self._begin(event.pid, f"<... {call.name} resumed>")
         texts = strace_calls.argument_texts(call, on_entry=False)[pending.printed :]
-        self._end(f"{', '.join(texts)}) ", f"= {strace_calls.shown_result(call)}")
+        mark = " (INJECTED)" if event.injected else ""
+        self._end(f"{', '.join(texts)}) ", f"= {strace_calls.shown_result(call)}{mark}")
 
     def signal(self, event: Any) -> None:
         """A signal is delivered."""

@@ -42,15 +42,18 @@ class SyscallEnter(GuestEvent):
 class SyscallExit(GuestEvent):
     """A system call returned `result` (negative errno on refusal), or is to be restarted (result is -ERESTART*)."""
 
-    __slots__ = ("args", "name", "number", "result")
+    __slots__ = ("args", "injected", "name", "number", "result")
     kind = "syscall_exit"
 
-    def __init__(self, pid: int, number: int, name: str, args: tuple[int, ...], result: int) -> None:
+    def __init__(
+        self, pid: int, number: int, name: str, args: tuple[int, ...], result: int, injected: bool = False
+    ) -> None:
         super().__init__(pid)
         self.number = number
         self.name = name
         self.args = args
         self.result = result
+        self.injected = injected  # the call was not made: a handler or --inject answered
 
 
 class SignalDeliver(GuestEvent):
@@ -129,3 +132,15 @@ class TaskSwitch(GuestEvent):
         super().__init__(pid)
         self.previous = previous
         self.comm = comm
+
+
+class Injected(GuestEvent):
+    """`--inject` interferes: with `what` (a call, page_alloc, pte, fault or vma_merge), `how` (ENOMEM, ...)."""
+
+    __slots__ = ("how", "what")
+    kind = "injected"
+
+    def __init__(self, pid: int, what: str, how: str) -> None:
+        super().__init__(pid)
+        self.what = what
+        self.how = how

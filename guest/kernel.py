@@ -36,6 +36,8 @@ from guest.timers import Timers
 from mm.errors import Errno
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from guest.arch import GuestArch
     from guest.config import Config
     from guest.hw import Cpu
@@ -72,6 +74,7 @@ class Kernel:
         self.current: Task = None  # type: ignore[assignment] # set by start() before anyone looks
         self.run_queue: deque[Task] = deque()
         self.need_resched = False
+        self.rerun = False  # the call being served began earlier: its task slept
         self.counting = False  # the engine counts the running task's instructions, and will stop it
         self.exit_status: int | None = None  # of the first program, as wait4 shows it
         self.last_fatal: Any = None  # (pid, SigInfo) of the last signal that killed
@@ -83,6 +86,7 @@ class Kernel:
         self.futex_queues: dict[Any, Any] = {}
         self.ipc_ns: Any = None  # SysV shared memory, sys_shm.py
         self.sysctls: dict[str, Any] = {}
+        self.interceptor: Callable[[SyscallEnter], int | None] | None = None  # may answer a call in the handler's place
         self.interrupt_fd = -1  # host descriptor: readable when a wait for the host must end
         self.max_threads = self._boot_limits()
         self.init = self._make_init()
@@ -135,13 +139,14 @@ class Kernel:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        for name in ("cpu", "calls", "table"):
+        for name in ("cpu", "calls", "table", "interceptor"):
             state.pop(name, None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.cpu = None  # type: ignore[assignment] # emu attaches one
+        self.interceptor = None
         self._build()
 
     def start(self, path: bytes, argv: list[bytes], env: list[bytes]) -> Task:
@@ -240,12 +245,17 @@ class Kernel:
         regs = self.cpu.regs
         args = tuple(regs[register] for register in self.arch.arguments)
         name = NAMES[self.arch.name].get(number, f"syscall_{number:#x}")
+        enter = SyscallEnter(task.pid, number, name, args, self.rerun)
         emit = self.system.listener
         if emit is not None:
-            emit(SyscallEnter(task.pid, number, name, args, task.in_call))
+            emit(enter)
+        answer = None if self.interceptor is None or self.rerun else self.interceptor(enter)
         entry = (self.calls[number] or self.table.resolve(number)) if number < self.call_count else None
         stop: Exception | None = None
-        if entry is None:
+        if answer is not None:
+            result = answer
+            self.cpu.regs[self.result_register] = result & RESULT_MASK
+        elif entry is None:
             self._unknown(number)
             result = -ENOSYS
         else:
@@ -265,7 +275,7 @@ class Kernel:
             result -= 1 << 64
         emit = self.system.listener
         if emit is not None:
-            emit(SyscallExit(task.pid, number, name, args, result))
+            emit(SyscallExit(task.pid, number, name, args, result, answer is not None))
         if stop is not None:
             self._not_returned(task, stop)
             return
@@ -343,7 +353,9 @@ class Kernel:
                 return not self.need_resched
         if task.in_call:
             task.in_call = False
+            self.rerun = True
             self.system_call()
+            self.rerun = False
             return not self.need_resched
         if task.sigpending or task.restart_code:
             self.leave(task, task.restart_code)

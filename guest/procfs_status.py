@@ -129,8 +129,10 @@ def task_mem(mm: MmStruct) -> str:
     )
     out = "".join(f"{label}:\t{count << (page_shift - 10):8} kB\n" for label, count in pages)
     out += f"VmExe:\t{text >> 10:8} kB\nVmLib:\t{lib >> 10:8} kB\nVmPTE:\t{mm.pgtables_bytes >> 10:8} kB\n"
-    return out + f"VmSwap:\t{swap << (page_shift - 10):8} kB\n" + (
-        f"HugetlbPages:\t{mm.hugetlb_usage << (page_shift - 10):8} kB\n"
+    return (
+        out
+        + f"VmSwap:\t{swap << (page_shift - 10):8} kB\n"
+        + (f"HugetlbPages:\t{mm.hugetlb_usage << (page_shift - 10):8} kB\n")
     )
 
 

@@ -53,7 +53,7 @@ def _serve(kernel: Kernel, task: Task) -> None:
     number = -1 if task.orig_nr is None else task.orig_nr
     entry = (kernel.calls[number] or kernel.table.resolve(number)) if 0 <= number < len(kernel.calls) else None
     args = tuple(regs[register] for register in kernel.arch.arguments)
-    _tell(kernel, task, SyscallEnter, number, args, task.in_call)
+    _tell(kernel, task, SyscallEnter, number, args, kernel.rerun)
     code = 0
     try:
         if entry is not None:

@@ -17,6 +17,8 @@ from mm.flags import PG_HUGETLB, PG_RESERVED
 from mm.types import CompoundPage, Page
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mm.system import System
 
 MAX_ORDER = 11  # largest block: 2**10 frames
@@ -25,7 +27,7 @@ MAX_ORDER = 11  # largest block: 2**10 frames
 class Zone:
     """All frames of the one zone of the one node (struct zone). Counters in pages."""
 
-    __slots__ = ("free_area", "managed_pages", "nr_free_buddy", "pcp", "spanned_pages", "used")
+    __slots__ = ("free_area", "interceptor", "managed_pages", "nr_free_buddy", "pcp", "spanned_pages", "used")
 
     def __init__(self, frames: int) -> None:
         self.spanned_pages = frames
@@ -34,6 +36,15 @@ class Zone:
         self.nr_free_buddy = 0  # frames in free_area
         self.pcp: list[int] = []
         self.used = bytearray(frames)
+        self.interceptor: Callable[[int], bool] | None = None  # asked before frames (so many) are taken; False: none
+
+    def __getstate__(self) -> tuple[None, dict[str, object]]:
+        return None, {name: getattr(self, name) for name in self.__slots__ if name != "interceptor"}
+
+    def __setstate__(self, state: tuple[None, dict[str, object]]) -> None:
+        for name, value in state[1].items():
+            setattr(self, name, value)
+        self.interceptor = None
 
     @property
     def nr_free_pages(self) -> int:
@@ -103,6 +114,8 @@ def alloc_pfn(system: System, zero: bool) -> int:
     """Take one frame without a `Page` (the caller tells `mem_map` what it is); -1 when memory is exhausted."""
     zone = system.zone
     pcp = zone.pcp
+    if zone.interceptor is not None and not zone.interceptor(1):
+        return -1
     if not pcp and not _rmqueue_bulk(zone):
         return -1
     pfn = pcp.pop()
@@ -128,6 +141,8 @@ def alloc_page(system: System, zero: bool) -> Page | None:
 def alloc_pages(system: System, order: int, zero: bool) -> Page | None:
     """A naturally aligned block of 2**order frames, each with its `Page`: the first, or None without a block."""
     zone = system.zone
+    if zone.interceptor is not None and not zone.interceptor(1 << order):
+        return None
     pfn = _rmqueue_smallest(zone, order)
     if pfn < 0 and zone.pcp:
         drain_all_pages(zone)
