@@ -54,11 +54,11 @@ from mm.pgtable import pte_offset
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from emu.counter import Counter
     from guest.kernel import Kernel
     from mm.system import System
     from mm.types import MmStruct
 
-COUNT_MARKER = 0x5EED5EED  # a limit of instructions nobody asks for
 BOOT_FAULT = 0x5A5A_5A5A_0000  # a user address in no table: where the boot ends
 CONTEXT_HEAD = 40  # bytes: the least a context can hold before the CPU's state starts
 
@@ -95,7 +95,7 @@ class Engine:
         self._failure: BaseException | None = None
         self.left = False  # a hook asked to leave: the context bytes are current
         self._flush = False
-        self._counter: Any = None  # (words of Unicorn's own structure, index of its instruction counter)
+        self._counter: Counter | None = None  # made by the first run that counts
         self._open()
         self._boot()
 
@@ -183,21 +183,6 @@ class Engine:
         if self._failure is not None:
             raise self._failure
 
-    def _find_counter(self) -> None:
-        """Where Unicorn counts instructions: beside their limit, in the structure behind the handle.
-
-        A run that ends at its first fetch shows the limit (`emu_count`); the word before it is `emu_counter`.
-        """
-        self.left = True  # hooks stop at once
-        check(uc_emu_start(self.handle, BOOT_FAULT, 0, 0, COUNT_MARKER), "a counted run")
-        size = ctypes.PyDLL(None).malloc_usable_size
-        size.restype, size.argtypes = c_size_t, [c_void_p]
-        words = memoryview((c_char * (size(self.handle) & ~7)).from_address(self.handle.value or 0)).cast("B").cast("Q")
-        limit = bytes(words).find(COUNT_MARKER.to_bytes(8, "little")) // 8
-        if limit < 1 or words[limit - 1] > 1:
-            raise EngineError("Unicorn: its instruction counter was not found; this needs the wheel unicorn==2.1.4")
-        self._counter = (words, limit - 1)
-
     # ---- running
 
     def attach(self, kernel: Kernel) -> None:
@@ -210,14 +195,14 @@ class Engine:
         """Add the architecture's hooks."""
         raise NotImplementedError
 
-    def run(self, count: int = 0) -> None:
+    def run(self, count: int = 0, exact: bool = True) -> None:
         """Run user code from the registers as they are until a hook leaves, `stop` is called or an exception comes.
 
         Args:
-            count: stop after so many instructions; 0: no limit. Counting makes the engine about three times slower.
+            count: stop after so many instructions; 0: no limit.
+            exact: count every instruction, which is slow; else blocks of them, see emu/counter.py.
         """
-        if count and self._counter is None:
-            self._find_counter()
+        limit = self._arm(count, exact) if count else 0
         self.left = False
         handle = self.handle
         self._prepare()
@@ -228,7 +213,7 @@ class Engine:
         mm = self.kernel.current.mm
         if mm is not None and (mm.tlb_flush_pending or mm.icache_pending):
             self.sync_mm(mm)
-        status = uc_emu_start(handle, self.regs[self.PC], 0, 0, count)
+        status = uc_emu_start(handle, self.regs[self.PC], 0, 0, limit)
         if not self.left:
             uc_context_save(handle, self.context)
             self._settle()
@@ -236,6 +221,15 @@ class Engine:
             failure, self._failure = self._failure, None
             raise failure
         check(status, f"running at {self.regs[self.PC]:#x}")
+
+    def _arm(self, count: int, exact: bool) -> int:
+        """Make the next run stop; the limit in what is counted."""
+        if self._counter is None:
+            from emu.counter import Counter
+
+            self.left = True  # hooks stop at once
+            self._counter = Counter(self.handle, BOOT_FAULT)
+        return self._counter.arm(count, exact)
 
     def _prepare(self) -> None:
         """Before a run."""
@@ -255,9 +249,8 @@ class Engine:
         uc_emu_stop(self.handle)
 
     def executed(self, count: int) -> int:
-        """Instructions the last `run(count)` executed; `count` was not 0."""
-        words, at = self._counter
-        return min(int(words[at]), count)
+        """Instructions the last `run(count)` executed; `count` was not 0. An estimate when it was not exact."""
+        return 0 if self._counter is None else self._counter.executed(count)
 
     # ---- memory management unit
 

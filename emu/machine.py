@@ -323,7 +323,7 @@ class Machine:
             if self._stop:
                 break
             kernel.counting = count > 0
-            engine.run(count)
+            engine.run(count, budget is not None)
             if count:
                 executed = engine.executed(count)
                 if self.instructions is not None:

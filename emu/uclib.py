@@ -24,12 +24,15 @@ UC_ERR_OK = 0
 
 UC_HOOK_INTR = 1
 UC_HOOK_INSN = 2
+UC_HOOK_CODE = 1 << 2
+UC_HOOK_BLOCK = 1 << 3
 UC_HOOK_INSN_INVALID = 1 << 14
 
 # uc_ctl: type | number of arguments << 26 | direction << 30 (write)
 CTL_USE_EXITS = 4 | 1 << 26 | 1 << 30
 CTL_CPU_MODEL = 7 | 1 << 26 | 1 << 30
 CTL_TB_REMOVE_CACHE = 9 | 2 << 26 | 1 << 30
+CTL_TB_FLUSH = 10 | 1 << 30
 CTL_TLB_FLUSH = 11 | 1 << 30
 
 HOOK_INTR = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32)  # engine, exception number

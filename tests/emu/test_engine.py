@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from bare import ARCHES, ARM, X86, Bare
 
+from emu.counter import BLOCK_INSTRUCTIONS
 from emu.errors import EngineError, PagewalkError
 
 NOP, UDF = 0xD503201F, 0
@@ -631,6 +632,38 @@ def test_counted_run(any_cpu: Bare) -> None:
     assert (cpu.engine.executed(1), cpu.engine.regs[register]) == (1, 501)
     cpu.run(count=1)
     assert cpu.engine.regs[register] == 502
+
+
+def test_code_that_ran_uncounted_is_counted(any_cpu: Bare) -> None:
+    """A loop translated before there was a counter does not escape it."""
+    cpu = any_cpu
+    cpu.load(b"\x83\xc0\x01\xeb\xfb" if cpu.is_x86 else [0x91000508, 0x17FFFFFF])
+    for exact in (True, False):
+        timer = threading.Timer(0.02, cpu.engine.stop)
+        timer.start()
+        cpu.engine.run()
+        timer.join()
+        watchdog = threading.Timer(5, cpu.engine.stop)
+        watchdog.start()
+        start = cpu.engine.regs[0 if cpu.is_x86 else 8]
+        cpu.engine.run(1000, exact)
+        assert watchdog.is_alive()
+        watchdog.cancel()
+        assert cpu.engine.executed(1000) == 1000
+        assert cpu.engine.regs[0 if cpu.is_x86 else 8] - start == (500 if exact else 1000 // BLOCK_INSTRUCTIONS)
+
+
+def test_blocks_are_counted(any_cpu: Bare) -> None:
+    cpu = any_cpu
+    cpu.load(b"\x83\xc0\x01\xeb\xfb" if cpu.is_x86 else [0x91000508, 0x17FFFFFF])
+    register = 0 if cpu.is_x86 else 8
+    cpu.engine.run(10 * BLOCK_INSTRUCTIONS, False)
+    assert cpu.engine.executed(10 * BLOCK_INSTRUCTIONS) == 10 * BLOCK_INSTRUCTIONS
+    assert cpu.engine.regs[register] == 10
+    cpu.engine.run(1, False)  # at least one
+    assert cpu.engine.regs[register] == 11
+    cpu.engine.run(3)  # and back: exactly
+    assert (cpu.engine.executed(3), cpu.engine.regs[register]) == (3, 13)
 
 
 def test_counting_and_not_counting_take_turns(any_cpu: Bare) -> None:
