@@ -232,7 +232,7 @@ def describe(end: Any, options: Options) -> tuple[str, str, int]:
 
 
 def signal_description(number: int) -> str:
-    """What a shell prints about a signal. No core file is ever written, so there is no "(core dumped)"."""
+    """What a shell prints about a signal. A core file is the guest's own affair, so there is no "(core dumped)"."""
     import signal
 
     if number >= signal.SIGRTMIN:

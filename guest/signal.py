@@ -77,6 +77,7 @@ from guest.task import (
     Task,
 )
 from mm.errors import Errno
+from mm.flags import RLIMIT_CORE
 
 if TYPE_CHECKING:
     from guest.kernel import Kernel
@@ -575,7 +576,7 @@ def _traced_signal(task: Task) -> SigInfo | None:
 
 
 def _die(task: Task, info: SigInfo) -> None:
-    """A fatal signal. No core file is written, so the core bit of the status stays clear, as with RLIMIT_CORE 0."""
+    """A fatal signal; some leave a core file where RLIMIT_CORE, 0 unless the guest raises it, allows one."""
     from guest.exit import do_group_exit
 
     task.flags |= PF_SIGNALED
@@ -590,6 +591,11 @@ def _die(task: Task, info: SigInfo) -> None:
             if thread is not task:
                 thread.pending.signal |= 1 << (SIGKILL - 1)
                 signal_wake_up(thread, True)
+        if task.signal.rlim[RLIMIT_CORE][0]:
+            from guest.coredump import do_coredump
+
+            if do_coredump(task, info):
+                task.signal.group_exit_code |= 0x80
     do_group_exit(task, info.signo)
 
 

@@ -499,6 +499,9 @@ def shmem_blocks(mapping: AddressSpace) -> int:
     return pages * (info.system.page_size // 512)
 
 
+_SEEK_STEPS = 0x1FF  # pages of a hole looked at one by one
+
+
 def shmem_seek(mapping: AddressSpace, offset: int, whence: int) -> int:
     """lseek(2) with SEEK_DATA or SEEK_HOLE. Raises Errno(ENXIO)."""
     info: ShmemInodeInfo = mapping.private
@@ -514,6 +517,9 @@ def shmem_seek(mapping: AddressSpace, offset: int, whence: int) -> int:
         if data == want_data:
             break
         index += 1
+        if want_data and index & _SEEK_STEPS == 0 and not info.has_backing(index):
+            # A long hole: straight to the next page there is. Files may be 2^62 bytes long.
+            index = min((i for i in mapping.pages if i >= index), default=end)
     found = index * size
     if found > offset:
         if found < mapping.i_size:
