@@ -323,7 +323,7 @@ class Machine:
             if self._stop:
                 break
             kernel.counting = count > 0
-            engine.run(count, budget is not None)
+            engine.run(count, budget is not None or count == 1)  # 1: a tracer steps through the task
             if count:
                 executed = engine.executed(count)
                 if self.instructions is not None:

@@ -6,9 +6,9 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from guest.file import OpenFile
+from guest.kill import group_send_sig_info
 from guest.sched import TASK_DEAD, TASK_ZOMBIE
 from guest.siginfo import SI_TKILL, SI_USER, kill_info, known_siginfo_layout, unpack_siginfo
-from guest.kill import group_send_sig_info
 from guest.sys_mm import s32
 from guest.syscalls import FULL, Call
 from guest.vfs_flags import O_CLOEXEC, O_NONBLOCK, O_RDWR, POLLIN
@@ -60,6 +60,19 @@ def _get(task: Task, fd: int) -> PidFile:
     return file
 
 
+def _addressee(task: Task, fd: int) -> Task:
+    """Whom a signal goes to: of a pidfd, or of an open /proc/PID (tgid_pidfd_to_pid()). Raises Errno(EBADF)."""
+    file = task.files.get(fd)
+    if isinstance(file, PidFile):
+        return file.pidfd_task
+    from guest.procfs import ProcPid, pid_ino
+
+    inode = file.f_inode
+    if not isinstance(inode, ProcPid) or inode.subject is None or inode.i_ino != pid_ino(inode.subject.pid):
+        raise Errno(errno.EBADF)
+    return inode.subject
+
+
 def pidfd_pid(task: Task, fd: int) -> int:
     """The pid a descriptor stands for, for waitid. Raises Errno(EBADF)."""
     return _get(task, fd).pidfd_task.pid
@@ -82,7 +95,7 @@ def sys_pidfd_send_signal(task: Task, pidfd: int, sig: int, info: int, flags: in
     """pidfd_send_signal."""
     if flags & 0xFFFFFFFF:
         raise Errno(errno.EINVAL)
-    file = _get(task, s32(pidfd))
+    target = _addressee(task, s32(pidfd))
     sig = s32(sig)
     if info:
         siginfo = unpack_siginfo(copy_from_user(task, info, 48))
@@ -90,13 +103,13 @@ def sys_pidfd_send_signal(task: Task, pidfd: int, sig: int, info: int, flags: in
             raise Errno(errno.E2BIG)
         if siginfo.signo != sig:
             raise Errno(errno.EINVAL)
-        if file.pidfd_task.tgid != task.tgid and (siginfo.code >= 0 or siginfo.code == SI_TKILL):
+        if target.tgid != task.tgid and (siginfo.code >= 0 or siginfo.code == SI_TKILL):
             raise Errno(errno.EPERM)
     else:
         siginfo = kill_info(sig, SI_USER, task.tgid, task.cred.uid)
-    if file.pidfd_task.exit_state == TASK_DEAD:
+    if target.exit_state == TASK_DEAD:
         raise Errno(errno.ESRCH)
-    group_send_sig_info(task, sig, siginfo, file.pidfd_task)
+    group_send_sig_info(task, sig, siginfo, target)
     return 0
 
 
