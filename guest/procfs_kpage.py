@@ -43,7 +43,7 @@ KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_THP, KPF_ZERO_PAGE, KPF_PGTABLE = 1 <<
 _SAME = (
     (PG_REFERENCED, 1 << 2), (PG_UPTODATE, 1 << 3), (PG_DIRTY, 1 << 4), (PG_LRU, 1 << 5), (PG_ACTIVE, 1 << 6),
     (PG_SWAPBACKED, 1 << 14), (PG_UNEVICTABLE, 1 << 18), (PG_HWPOISON, 1 << 19), (PG_RESERVED, 1 << 32),
-    (PG_MLOCKED, 1 << 33), (PG_TABLE, KPF_PGTABLE),
+    (PG_MLOCKED, 1 << 33),
 )  # fmt: skip
 
 
@@ -58,6 +58,8 @@ _PLAIN = same_flags(NEW_ANON_FLAGS) | KPF_MMAP | KPF_ANON  # a page known by its
 def stable_page_flags(system: System, page: Page) -> int:
     """What kpageflags says of a frame in use."""
     flags = same_flags(page.flags)
+    if page.flags & PG_TABLE and page.index:
+        flags |= KPF_PGTABLE
     if page.mapcount > 0:
         flags |= KPF_MMAP
     if page_anon(page):

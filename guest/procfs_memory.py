@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from guest.boot_memory import min_free_kbytes
-from mm.flags import PG_ACTIVE, PG_COMPOUND, PG_HUGETLB, PG_LRU, PG_SWAPBACKED, PG_TABLE, PG_UNEVICTABLE
+from mm.flags import PG_ACTIVE, PG_HUGETLB, PG_LRU, PG_SWAPBACKED, PG_TABLE, PG_UNEVICTABLE
 from mm.memory_rss import page_anon
 from mm.types import AnonVma
 from mm.util import vm_commit_limit
@@ -67,7 +67,7 @@ class MemoryCount:
             if isinstance(page, AnonVma):
                 plain += 1
             elif page.flags & PG_TABLE:
-                self.tables += 1
+                self.tables += page.index
             elif page.mapping is not None and not page.flags & PG_HUGETLB:
                 anon = page_anon(page)
                 if not anon:
@@ -75,7 +75,7 @@ class MemoryCount:
                 if page.mapcount > 0:
                     self.anon_mapped += anon
                     self.file_mapped += not anon
-                self.count_list(page.flags)
+                self.count_list(page.flags if page.private is None else page.private.flags)
         self.inactive_anon += plain
         self.anon_mapped += plain
         self.huge = self.huge_mappings(system)
@@ -84,8 +84,8 @@ class MemoryCount:
         """The LRU list the page is on, by its flags: lazily freed pages (not swap-backed) are among those of files."""
         if flags & PG_UNEVICTABLE:
             self.unevictable += 1
-        elif flags & (PG_LRU | PG_COMPOUND):
-            if flags & PG_SWAPBACKED or flags & PG_COMPOUND:
+        elif flags & PG_LRU:
+            if flags & PG_SWAPBACKED:
                 self.active_anon += bool(flags & PG_ACTIVE)
                 self.inactive_anon += not flags & PG_ACTIVE
             else:
@@ -237,7 +237,8 @@ def show_vmstat(inode: ProcInode, task: Task) -> str:
     system = task.system
     count = MemoryCount(task)
     values = count.node(system) | count.zone(system) | system.vm_events
-    values |= {"pgfault": system.pgfault, "pgmajfault": system.pgmajfault, "oom_kill": system.oom_kill}
+    values |= {"pgfault": system.pgfault, "pgmajfault": system.pgmajfault}
+    values |= {"pgreuse": system.pgreuse, "oom_kill": system.oom_kill}
     dirty, background = dirty_thresholds(task, count)
     values |= {"nr_dirty_threshold": dirty, "nr_dirty_background_threshold": background}
     zones = [zone.lower() for zone in task.kernel.vfs.abi.zones]

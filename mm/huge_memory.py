@@ -104,6 +104,7 @@ def get_huge_zero_page(system: System) -> int:
             if part is not None:
                 part.flags = PG_RESERVED | PG_UPTODATE
         system.huge_zero_pfn = page.pfn
+        system.count_vm_event("thp_zero_page_alloc")
     return system.huge_zero_pfn
 
 
@@ -123,6 +124,7 @@ def do_huge_pmd_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, fl
         entry = arch.pmd_mkhuge(arch.mk_pte(pfn, vma.vm_page_prot))
     else:
         pfn = _new_huge_page(vma, haddr)
+        system.count_vm_event("thp_fault_alloc" if pfn else "thp_fault_fallback")
         entry = arch.pte_mkdirty(arch.pmd_mkhuge(arch.mk_pte(pfn, vma.vm_page_prot)))
         if vma.vm_flags & VM_WRITE:
             entry = arch.pte_mkwrite(entry)
@@ -208,6 +210,7 @@ def _split_huge_pmd(vma: VmAreaStruct, pmd: int, address: int) -> None:
     words = system.words
     old = words[pmd]
     nr = arch.hpage_pmd_nr
+    system.count_vm_event("thp_split_pmd")
     table = mm.deposited.pop()
     first = table << arch.table_word_shift
     if is_huge_zero_pmd(system, old):
@@ -341,7 +344,9 @@ def split_huge_page(system: System, page: Page) -> bool:
     nr = arch.hpage_pmd_nr
     pages = [part for part in system.mem_map[head.pfn : head.pfn + nr] if part is not None and part.private is head]
     if any(part.refcount != part.mapcount for part in pages):
+        system.count_vm_event("thp_split_page_failed")
         return False
+    system.count_vm_event("thp_split_page")
     for vma in list(rmap_areas(head)):
         pmd = pmd_offset(vma.vm_mm, vma_address(head, vma))
         entry = system.words[pmd] if pmd >= 0 else 0

@@ -15,19 +15,22 @@ from mm.flags import PG_ACTIVE, PG_DIRTY, PG_LRU, PG_REFERENCED, PG_SWAPBACKED, 
 from mm.lru import lru_add_drain
 from mm.memory_cow import vm_normal_page
 from mm.memory_rss import page_anon
+from mm.page_rmap import thp_nr_pages
 from mm.pgtable import pte_range, report_pte, walk_pmds
 
 if TYPE_CHECKING:
+    from mm.system import System
     from mm.types import MmStruct, Page, VmAreaStruct
 
 
-def mark_page_lazyfree(page: Page) -> None:
+def mark_page_lazyfree(system: System, page: Page) -> None:
     """The content of an anonymous page is no longer needed: reclaim may free it instead of swapping it.
 
     DEVIATION D6: at once, not when a batch of 15 such pages is full.
     """
     if page.flags & (PG_LRU | PG_SWAPBACKED | PG_UNEVICTABLE) == PG_LRU | PG_SWAPBACKED and page_anon(page):
         page.flags &= ~(PG_ACTIVE | PG_REFERENCED | PG_SWAPBACKED)
+        system.count_vm_event("pglazyfree", thp_nr_pages(system, page))
 
 
 def madvise_free_page_range(vma: VmAreaStruct, start: int, end: int) -> None:
@@ -62,7 +65,7 @@ def madvise_free_page_range(vma: VmAreaStruct, start: int, end: int) -> None:
                 mm.tlb_flush_pending = True
                 if mm.system.listener is not None:
                     report_pte(mm, first + ((index - low) << arch.page_shift), pte, words[index])
-            mark_page_lazyfree(page)
+            mark_page_lazyfree(mm.system, page)
 
 
 def madvise_cold_page_range(vma: VmAreaStruct, start: int, end: int, pageout: bool) -> None:
@@ -136,7 +139,7 @@ def _huge_pmd(vma: VmAreaStruct, first: int, last: int, pmd: int, free: bool) ->
             report_pte(mm, first, entry, aged)
     if free:
         page.flags &= ~PG_DIRTY
-        mark_page_lazyfree(page)
+        mark_page_lazyfree(mm.system, page)
     else:
         page.flags &= ~(PG_REFERENCED | PG_ACTIVE)
     return False

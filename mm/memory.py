@@ -231,6 +231,8 @@ def do_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int,
     if vm_flags & (VM_LOCKED | VM_SPECIAL) == VM_LOCKED:
         mem_map.page(pfn).flags |= PG_MLOCKED | PG_UNEVICTABLE
         system.nr_mlock += 1
+        system.count_vm_event("unevictable_pgs_mlocked")
+        system.count_vm_event("unevictable_pgs_culled")
     task = system.current
     if task is not None and task.mm is mm:
         task.rss_stat[MM_ANONPAGES] += 1

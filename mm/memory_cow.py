@@ -90,6 +90,7 @@ def wp_page_reuse(vma: VmAreaStruct, mm: MmStruct, address: int, index: int, pte
     system = mm.system
     arch.ptep_set_access_flags(system.words, index, entry, True)
     system.fault_result = "cow-reuse"
+    system.pgreuse += 1
     if system.listener is not None:
         report_pte(mm, address, pte, system.words[index])
 

@@ -76,8 +76,11 @@ def mlock_vma_page(system: System, page: Page) -> None:
     """Mark a page mlocked: it can not be reclaimed."""
     if not page.flags & PG_MLOCKED:
         page.flags |= PG_MLOCKED | PG_UNEVICTABLE
-        system.nr_mlock += thp_nr_pages(system, page)
+        count = thp_nr_pages(system, page)
+        system.nr_mlock += count
+        system.count_vm_event("unevictable_pgs_mlocked", count)
         if isolate_lru_page(page):
+            system.count_vm_event("unevictable_pgs_culled", count)
             lru_cache_add(system, page)
 
 
@@ -85,9 +88,14 @@ def clear_page_mlock(system: System, page: Page) -> None:
     """Take the mlocked mark away."""
     if page.flags & PG_MLOCKED:
         page.flags &= ~(PG_MLOCKED | PG_UNEVICTABLE)
-        system.nr_mlock -= thp_nr_pages(system, page)
+        count = thp_nr_pages(system, page)
+        system.nr_mlock -= count
+        system.count_vm_event("unevictable_pgs_cleared", count)
         if isolate_lru_page(page):
+            system.count_vm_event("unevictable_pgs_rescued", count)
             lru_cache_add(system, page)
+        else:
+            system.count_vm_event("unevictable_pgs_stranded", count)
 
 
 def munlock_vma_page(system: System, page: Page, batch: bool = False) -> None:
@@ -99,15 +107,20 @@ def munlock_vma_page(system: System, page: Page, batch: bool = False) -> None:
     if not page.flags & PG_MLOCKED:
         return
     page.flags &= ~(PG_MLOCKED | PG_UNEVICTABLE)
-    system.nr_mlock -= thp_nr_pages(system, page)
+    count = thp_nr_pages(system, page)
+    system.nr_mlock -= count
     if not isolate_lru_page(page):
+        system.count_vm_event("unevictable_pgs_stranded", count)
         return
     if page.mapcount > 1:
         for vma, _, _ in rmap_walk(system, page, True):
             if vma.vm_flags & VM_LOCKED:
                 mlock_vma_page(system, page)
                 break
-    elif batch:
+    if not page.flags & PG_MLOCKED:
+        system.count_vm_event("unevictable_pgs_munlocked", count)
+        system.count_vm_event("unevictable_pgs_rescued", count)
+    if batch and page.mapcount <= 1:
         page.flags |= PG_LRU
         return
     lru_cache_add(system, page)

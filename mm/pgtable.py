@@ -34,7 +34,8 @@ def alloc_table(system: System, level: str, address: int) -> int:
     """A cleared frame for a table of `level`; its pfn, or -1 without memory."""
     pfn = alloc_pfn(system, True)
     if pfn >= 0:
-        system.mem_map[pfn] = Page(pfn, flags=PG_TABLE)
+        # index: 1 for tables that Linux counts (NR_PAGETABLE, PageTable()); upper levels have no constructor there
+        system.mem_map[pfn] = Page(pfn, flags=PG_TABLE, index=int(level in ("pte", "pmd")))
         if system.listener is not None:
             system.listener(PageTableAlloc(level, address, pfn))
     return pfn

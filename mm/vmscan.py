@@ -64,7 +64,9 @@ def shrink_page(system: System, page: Page) -> bool:
     if page.flags & PG_DIRTY:
         return False  # shmem_writepage() without swap
     if anon:
-        return page.refcount == 1
+        freed = page.refcount == 1
+        system.count_vm_event("pglazyfreed", int(freed))
+        return freed
     mapping = page.mapping
     if not isinstance(mapping, AddressSpace) or page.refcount != 2:  # not only the cache and we use it
         return False
