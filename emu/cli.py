@@ -139,6 +139,8 @@ def build(options: Options, **changes: Any) -> Machine:
         seed=options.seed,
         quantum=options.quantum,
         clock=options.clock,
+        algorithm={algorithm.name: algorithm.function for algorithm in options.algorithms},
+        judge=options.judge,
         **changes,
     )
     if options.injections:
@@ -176,6 +178,29 @@ def load(machine: Machine, options: Options) -> None:
 
 def run(options: Options) -> int:
     """`pagewalk run`."""
+    if options.algorithms:
+        return _run_replaced(options)
+    return _run(options)
+
+
+def _run_replaced(options: Options) -> int:
+    """A run with algorithms of the user's: what goes wrong is told as theirs."""
+    from emu.algorithm import explain_breakage
+    from emu.judge import Divergence
+
+    try:
+        return _run(options)
+    except Divergence as divergence:
+        print(divergence.report, file=sys.stderr)
+        raise
+    except (PagewalkError, BrokenPipeError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a wrong answer can break anything
+        raise PagewalkError(explain_breakage(error, options.algorithms)) from None
+
+
+def _run(options: Options) -> int:
+    """Build, load, run to the end."""
     machine = build(options)
     if options.strace is None and options.trace is None and not options.stats:
         load(machine, options)

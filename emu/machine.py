@@ -97,6 +97,8 @@ class Machine:
         quantum: instructions a task may run while others wait; None: the kernel's.
         seed: of everything random but addresses; not 0: of the order of runnable tasks and their slices too.
         clock: "virtual", which repeats itself in every run, or "host".
+        algorithm: functions in the place of ours, by their slot of mm.ops: {"find_vma": mine} (emu/algorithm.py).
+        judge: run ours beside them; the first different outcome raises `emu.judge.Divergence`.
 
     Raises:
         PagewalkError: from `load` on, with one line of explanation.
@@ -126,6 +128,8 @@ class Machine:
         quantum: int | None = None,
         seed: int = 0,
         clock: str = "virtual",
+        algorithm: dict[str, Any] | None = None,
+        judge: bool = False,
     ) -> None:
         self._arch_name = arch
         self._page_size = page_size
@@ -134,6 +138,8 @@ class Machine:
         self._model = cpu
         self._check = check
         self._quantum = quantum
+        self._algorithms = algorithm or {}
+        self._judge = judge
         self.config = Config(
             root=root, rw=rw, mounts=tuple(mounts), env=env or {}, uid=uid, gid=gid, aslr=aslr, stack=stack, seed=seed,
             stdin="inherit" if stdin is None else stdin, stdout=stdout, stderr=stderr, prefix=prefix,
@@ -178,6 +184,10 @@ class Machine:
             self.kernel.quantum = self._quantum
         self.engine.attach(self.kernel)
         self._listen()
+        if self._algorithms:
+            from emu.algorithm import Algorithm, install
+
+            install(self, [Algorithm.of(slot, function) for slot, function in self._algorithms.items()], self._judge)
         if self._steering is not None:
             self._steering.install()
 

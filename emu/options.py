@@ -42,6 +42,8 @@ class Options:
         self.trace: str | None = None
         self.stats = False
         self.injections: list[Any] = []
+        self.algorithms: list[Any] = []
+        self.judge = False
         self.max_instructions: int | None = None
         self.timeout: float | None = None
         self.check = 0
@@ -117,6 +119,13 @@ def injection(text: str) -> Any:
     from emu.inject import Injection
 
     return Injection(text)
+
+
+def algorithm(text: str) -> Any:
+    """NAME=FILE.py:FUNCTION of --algorithm."""
+    from emu.algorithm import Algorithm
+
+    return Algorithm.parse(text)
 
 
 def one_of(*words: str) -> Callable[[str], str]:
@@ -274,6 +283,15 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
                 "SET:ACTION[:when=N]",
                 "make calls, frames, faults fail as strace does; repeatable (docs/run.md)",
             ),
+            Option(
+                ("--algorithm",),
+                "algorithms",
+                "NAME=FILE.py:FUNCTION",
+                algorithm,
+                "NAME=FILE.py:FUNCTION",
+                "replace find_vma, vma_merge, ... by your own; repeatable (docs/run.md)",
+            ),
+            switch("--judge", "judge", "run ours beside it, stop at the first different answer"),
         ),
     ),
     (
@@ -370,6 +388,8 @@ def parse(command: str, words: list[str]) -> Options:
     options.program, options.arguments = words[at], words[at + 1 :]
     if not options.program:
         raise PagewalkError("the program's name is empty", STATUS_NOT_FOUND)
+    if options.judge and not options.algorithms:
+        raise PagewalkError("--judge needs --algorithm: there is nothing to compare")
     if options.rw and options.root is None:
         raise PagewalkError("--rw needs --root: without it there is no folder to write to")
     return options
@@ -383,7 +403,7 @@ def help_text(command: str) -> str:
         for option in group:
             metavar = option.metavar
             left = option.names[0] + (metavar if metavar.startswith("[=") else f" {metavar}" if metavar else "")
-            lines.append(f"  {left:<30}{option.help}")
+            lines.append(f"  {left:<30}{option.help}" if len(left) < 30 else f"  {left}\n{'':32}{option.help}")
         lines.append("")
     lines += [
         "Options end at PROGRAM. The architecture is the ELF file's.",
