@@ -91,8 +91,8 @@ class GuestArch:
         """rt_sigreturn: undo a frame; the value of the result register."""
         raise NotImplementedError
 
-    def page_fault(self, kernel: Kernel, task: Task, error_code: int, address: int) -> None:
-        """A memory fault of user code: resolve it or queue its signal."""
+    def page_fault(self, kernel: Kernel, task: Task, error_code: int, address: int, tried: int = 0) -> None:
+        """A memory fault of user code: resolve it or queue its signal. `tried`: FAULT_FLAG_TRIED for a retry."""
         raise NotImplementedError
 
     speculation: dict[int, int] = {}  # noqa: RUF012 - constant # PR_GET_SPECULATION_CTRL: what the CPU is said to do

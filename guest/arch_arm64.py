@@ -311,9 +311,9 @@ class Arm64(GuestArch):
         code = SEGV_MAPERR if mm.ops.find_vma(mm, address) is None else SEGV_ACCERR
         self._notify_die(task, SIGSEGV, code, address, 0)
 
-    def page_fault(self, kernel: Kernel, task: Task, error_code: int, address: int) -> None:
+    def page_fault(self, kernel: Kernel, task: Task, error_code: int, address: int, tried: int = 0) -> None:
         """do_mem_abort() from EL0."""
-        signal = kernel.system.arch.do_page_fault(task, error_code, address, True)
+        signal = kernel.system.arch.do_page_fault(task, error_code, address, True, tried)
         if signal is not None:
             if error_code & 0x3F in _SET_THREAD_ESR:
                 task.fault_address, task.fault_code = signal.address, signal.error_code

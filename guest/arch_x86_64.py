@@ -269,11 +269,11 @@ class X86_64(GuestArch):
 
     # ---- exceptions
 
-    def page_fault(self, kernel: Kernel, task: Task, error_code: int, address: int) -> None:
+    def page_fault(self, kernel: Kernel, task: Task, error_code: int, address: int, tried: int = 0) -> None:
         """exc_page_fault() from user mode."""
         if address & ~0xFFF == VSYSCALL_ADDR and self._emulate_vsyscall(kernel, task, error_code, address):
             return
-        signal = kernel.system.arch.do_page_fault(task, error_code, address, True)
+        signal = kernel.system.arch.do_page_fault(task, error_code, address, True, tried)
         if signal is not None:
             task.trap_nr = signal.trap_nr
             task.error_code = signal.error_code

@@ -145,6 +145,10 @@ def release_resources(task: Task, code: int) -> None:
 
     kernel = task.kernel
     task.flags |= PF_EXITING
+    if task.userfaults:
+        from guest.userfaults import give_up
+
+        give_up(task)
     signal = task.signal
     signal.live -= 1
     group_dead = signal.live == 0

@@ -16,10 +16,11 @@ from guest.sys_mm import s32
 from guest.syscalls import PARTIAL, Call
 from mm.errors import Errno
 from mm.flags import VM_SHARED
-from mm.uaccess import copy_from_user, get_user, put_user, user_address
+from mm.uaccess import copy_from_user, get_user, put_user
 
 if TYPE_CHECKING:
     from guest.task import Task
+    from mm.types import MmStruct
 
 FUTEX_WAIT, FUTEX_WAKE, FUTEX_REQUEUE, FUTEX_CMP_REQUEUE, FUTEX_WAKE_OP = 0, 1, 3, 4, 5
 FUTEX_WAIT_BITSET, FUTEX_WAKE_BITSET = 9, 10
@@ -48,13 +49,24 @@ def _key(task: Task, address: int, private: bool) -> Any:
     if address + 4 > mm.task_size:
         raise Errno(errno.EFAULT)
     if not private:
-        user_address(task, address, False)
+        _pin(mm, address)
         vma = mm.ops.find_vma(mm, address)
         if vma is not None and vma.vm_flags & VM_SHARED and vma.vm_file is not None:
             arch = mm.arch
             offset = (address - vma.vm_start) + (vma.vm_pgoff << arch.page_shift)
             return (id(vma.vm_file.f_mapping), offset)
     return (id(mm), address)
+
+
+def _pin(mm: MmStruct, address: int) -> None:
+    """The page of a shared word, as if to be written, and if it may not be, to be read. Raises Errno(EFAULT)."""
+    from mm.gup import FOLL_WRITE, get_user_pages
+
+    page = address & mm.arch.page_mask
+    try:
+        get_user_pages(mm, page, 1, FOLL_WRITE)
+    except Errno:
+        get_user_pages(mm, page, 1, 0)
 
 
 def _find(task: Task, address: int, private: bool) -> Futex | None:

@@ -23,7 +23,6 @@ from guest.sched import (
     TASK_RUNNING,
     TASK_STOPPED,
     TASK_TRACED,
-    Block,
     Restart,
     TaskExit,
 )
@@ -33,7 +32,7 @@ from guest.syscall_numbers import NAMES
 from guest.syscalls import Entry, Table
 from guest.task import SIGNAL_UNKILLABLE, Sighand, SignalStruct, Task, default_rlimits
 from guest.timers import Timers
-from mm.errors import Errno
+from mm.errors import Errno, MustSleep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,7 +214,7 @@ class Kernel:
                 regs[self.result_register] = entry.handler(task, *entry.fetch(regs)) & RESULT_MASK
         except Errno as e:
             regs[self.result_register] = -e.number & RESULT_MASK
-        except (Block, Restart, TaskExit) as e:
+        except (MustSleep, Restart, TaskExit) as e:
             self._not_returned(task, e)
             return
         if task.wait_state:
@@ -268,7 +267,7 @@ class Kernel:
             except Restart as e:
                 result = -e.code
                 stop = e
-            except (Block, TaskExit) as e:
+            except (MustSleep, TaskExit) as e:
                 self._not_returned(task, e)
                 return
         if result >> 63 == 1:
@@ -298,7 +297,7 @@ class Kernel:
 
     def _not_returned(self, task: Task, why: Exception) -> None:
         """A handler left by an exception: asleep, interrupted, or dead."""
-        if isinstance(why, Block):
+        if isinstance(why, MustSleep):
             task.in_call = True
             task.nvcsw += 1
             self.need_resched = True
@@ -337,7 +336,7 @@ class Kernel:
             return
         try:
             do_signal(self, task, code)
-        except (Block, TaskExit):
+        except (MustSleep, TaskExit):
             self.need_resched = True
 
     def resume(self, task: Task) -> bool:
@@ -346,6 +345,11 @@ class Kernel:
         if task.in_settid:
             task.in_settid = False
             self._put_tid(task)
+        if task.userfaults:
+            from guest.userfaults import go_on
+
+            if not go_on(self, task):
+                return False
         if task.trace_stop:
             from guest.ptrace_call import after_stop
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mm.errors import MustSleep
+
 if TYPE_CHECKING:
     from guest.task import Task
 
@@ -30,7 +32,7 @@ TASK_ZOMBIE = "Z"
 TASK_DEAD = "X"
 
 
-class Block(Exception):
+class Block(MustSleep):
     """The running task went to sleep inside a system call. Not an error."""
 
 

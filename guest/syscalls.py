@@ -46,6 +46,7 @@ FAMILIES: dict[str, str] = {
     "guest.sys_epoll": "epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait",
     "guest.sys_signalfd": "signalfd4 signalfd",
     "guest.sys_timerfd": "timerfd_create timerfd_settime timerfd_gettime",
+    "guest.sys_userfaultfd": "userfaultfd",
     "guest.sys_misc": "uname sethostname setdomainname sysinfo getrandom getcpu vhangup",
     "guest.sys_mm": "mmap munmap mprotect brk mremap pkey_mprotect pkey_alloc pkey_free",
     "guest.sys_mm_advice": """

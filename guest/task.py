@@ -252,6 +252,20 @@ class Task(TaskStruct):
         """Whether a SIGKILL is pending (how every fatal signal arrives)."""
         return self.sigpending and bool(self.pending.signal >> (SIGKILL - 1) & 1)
 
+    def wait_for_userfault(self, wait: Any) -> None:
+        """The task leaves the CPU before it runs on, and waits for one thing more (userfaults.py)."""
+        self.userfaults.append(wait)
+        self.kernel.need_resched = True
+
+    def userfault_woken(self) -> None:
+        """Something it waits for has come."""
+        if self.userfaults and self.waiting_on:
+            self.kernel.wake_up(self)
+
+    def userfault_completed(self, key: tuple[int, ...]) -> bool:
+        """This call has waited for `key` already: it is made again now."""
+        return key in self.wait_state.get("userfaults", ())
+
     def capable(self, cap: int) -> bool:
         """Whether the capability is effective; using one is remembered."""
         if self.cred.cap_effective >> cap & 1:

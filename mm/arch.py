@@ -84,6 +84,7 @@ class Arch:
     PTE_YOUNG: int  # pte_mkold(pte) == pte & ~PTE_YOUNG
     PTE_SOFT_DIRTY: int  # pte_mksoft_dirty(pte) == pte | PTE_SOFT_DIRTY; 0 where that is not tracked
     PTE_SPECIAL: int
+    PTE_UFFD_WP = 0  # write-protected for a userfaultfd; 0: the architecture has no such bit
     PTE_WRITE: int
     PTE_EXEC_MASK: int  # user code may run there: (pte & MASK) == VALUE
     PTE_EXEC_VALUE: int
@@ -255,7 +256,9 @@ class Arch:
 
     # -- faults -------------------------------------------------------------------------------------------------------
 
-    def do_page_fault(self, task: TaskStruct, error_code: int, address: int, user: bool = True) -> FaultSignal | None:
+    def do_page_fault(
+        self, task: TaskStruct, error_code: int, address: int, user: bool = True, tried: int = 0
+    ) -> FaultSignal | None:
         """Serve a page fault of `task`; None when the access can be tried again, else the signal it earns.
 
         With user=False the access was the kernel's own on behalf of a call: a signal then stands for EFAULT.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mm.arch import U64, Arch, FaultSignal
-from mm.fault import pagefault_out_of_memory, report_fault, retry_fault
+from mm.fault import pagefault_out_of_memory, report_fault, retry_fault, retry_later
 from mm.flags import (
     FAULT_FLAG_ALLOW_RETRY,
     FAULT_FLAG_INSTRUCTION,
@@ -233,7 +233,9 @@ class Arm64(Arch):
         esr = ESR_EC_DABT_CUR << ESR_EC_SHIFT | ESR_IL | (ESR_WNR if write else 0) | status
         return self.do_page_fault(task, esr, address, user=False)
 
-    def do_page_fault(self, task: TaskStruct, error_code: int, address: int, user: bool = True) -> FaultSignal | None:
+    def do_page_fault(
+        self, task: TaskStruct, error_code: int, address: int, user: bool = True, tried: int = 0
+    ) -> FaultSignal | None:
         """do_mem_abort(): `error_code` is ESR_EL1 of a data or instruction abort, `address` is FAR_EL1."""
         if address >> 56 and error_code >> ESR_EC_SHIFT >= ESR_EC_DABT_LOW:  # untagged_addr(): the tag is ignored (TBI)
             address = address | 0xFF << 56 if address >> 55 & 1 else address & 0x00FFFFFFFFFFFFFF
@@ -248,7 +250,7 @@ class Arm64(Arch):
             # runs do_page_fault(), finds no area and reports SEGV_MAPERR.
             return self.force_signal(task, error_code, address, SIGSEGV, SEGV_MAPERR, user)
 
-        flags = FAULT_FLAG_DEFAULT | FAULT_FLAG_USER if user else FAULT_FLAG_DEFAULT
+        flags = FAULT_FLAG_DEFAULT | FAULT_FLAG_USER | tried if user else FAULT_FLAG_DEFAULT | tried
         vm_flags = VM_ACCESS_FLAGS
         if error_code >> ESR_EC_SHIFT == ESR_EC_IABT_LOW:
             vm_flags = VM_EXEC
@@ -271,6 +273,9 @@ class Arm64(Arch):
 
         fault = ops.handle_mm_fault(vma, address & self.page_mask, flags)
         if fault & VM_FAULT_RETRY:
+            if task.system.fault_result == "userfault":
+                retry_later(task, error_code, address, user)
+                return None
             fault = retry_fault(vma, address & self.page_mask, flags)
         if not fault & VM_FAULT_ERROR:
             if task.system.listener is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mm.arch import U64, Arch, FaultSignal
-from mm.fault import pagefault_out_of_memory, report_fault, retry_fault
+from mm.fault import pagefault_out_of_memory, report_fault, retry_fault, retry_later
 from mm.flags import (
     FAULT_FLAG_ALLOW_RETRY,
     FAULT_FLAG_INSTRUCTION,
@@ -93,6 +93,7 @@ class X86_64(Arch):
     PTE_YOUNG = PAGE_ACCESSED
     PTE_SOFT_DIRTY = PAGE_SOFT_DIRTY
     PTE_SPECIAL = PAGE_SPECIAL
+    PTE_UFFD_WP = PAGE_UFFD_WP
     PTE_WRITE = PAGE_RW
     PTE_EXEC_MASK = PAGE_PRESENT | PAGE_NX
     PTE_EXEC_VALUE = PAGE_PRESENT
@@ -201,12 +202,14 @@ class X86_64(Arch):
         error_code = (X86_PF_WRITE if write else 0) | (X86_PF_PROT if pte & PAGE_PRESENT else 0)
         return self.do_page_fault(task, error_code, address, user=False)
 
-    def do_page_fault(self, task: TaskStruct, error_code: int, address: int, user: bool = True) -> FaultSignal | None:
+    def do_page_fault(
+        self, task: TaskStruct, error_code: int, address: int, user: bool = True, tried: int = 0
+    ) -> FaultSignal | None:
         """exc_page_fault() and do_user_addr_fault(): `error_code` is the CPU's."""
         mm = task.mm
         if mm is None or (address >= self.task_size and address & ~0xFFF != VSYSCALL_ADDR):
             return self.bad_area(task, error_code, address, SEGV_MAPERR, user)
-        flags = FAULT_FLAG_DEFAULT | FAULT_FLAG_USER if user else FAULT_FLAG_DEFAULT
+        flags = FAULT_FLAG_DEFAULT | FAULT_FLAG_USER | tried if user else FAULT_FLAG_DEFAULT | tried
         if error_code & X86_PF_WRITE:
             flags |= FAULT_FLAG_WRITE
         if error_code & X86_PF_INSTR:
@@ -230,6 +233,9 @@ class X86_64(Arch):
 
         fault = ops.handle_mm_fault(vma, address, flags)
         if fault & VM_FAULT_RETRY:
+            if task.system.fault_result == "userfault":
+                retry_later(task, error_code, address, user)
+                return None
             fault = retry_fault(vma, address, flags)
         if not fault & VM_FAULT_ERROR:
             if task.system.listener is not None:

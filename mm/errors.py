@@ -1,4 +1,4 @@
-"""The two ways an operation of mm/ and guest/ can fail on purpose.
+"""The ways an operation of mm/ and guest/ can fail on purpose.
 
 `Errno` is the guest's: a call was refused, and the guest sees the number Linux would give it. `KernelBug` is ours: an
 invariant broke, the state can no longer be trusted, and the run stops with the mm dumped. Anything else that propagates
@@ -25,6 +25,13 @@ class Errno(Exception):
 
     def __str__(self) -> str:
         return _errno.errorcode.get(self.number, str(self.number))
+
+
+class MustSleep(Exception):
+    """A fault of the kernel waits for somebody (userfaultfd). Not an error.
+
+    The running task must sleep, for what `TaskStruct.userfaults` says, and then do the whole system call again.
+    """
 
 
 class KernelBug(Exception):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mm.errors import MustSleep
 from mm.events import Fault
 from mm.flags import (
     FAULT_FLAG_INSTRUCTION,
@@ -47,6 +48,16 @@ def retry_fault(vma: VmAreaStruct, address: int, flags: int) -> int:
     fault = vma.vm_mm.ops.handle_mm_fault(vma, address, flags | FAULT_FLAG_TRIED)
     system.fault_result = result
     return fault if fault & VM_FAULT_ERROR else fault | VM_FAULT_MAJOR
+
+
+def retry_later(task: TaskStruct, error_code: int, address: int, user: bool) -> None:
+    """The fault must wait for a userfaultfd: `task` makes it again when it has been woken.
+
+    Raises MustSleep for a fault of the kernel: its caller cannot go on.
+    """
+    task.userfaults[-1].retry = (error_code, address, user)
+    if not user:
+        raise MustSleep
 
 
 def pagefault_out_of_memory(task: TaskStruct, trap_nr: int, error_code: int, address: int) -> FaultSignal:

@@ -128,24 +128,31 @@ def dup_mmap(mm: MmStruct, oldmm: MmStruct) -> None:
     mm.stack_vm = oldmm.stack_vm
     shift = mm.arch.page_shift
     prev: VmAreaStruct | None = None
+    contexts: dict[int, Any] = {}  # of userfaultfds that follow the fork
     try:
         mpnt = oldmm.mmap
         while mpnt is not None:
             if mpnt.vm_flags & VM_DONTCOPY:
                 vm_stat_account(mm, mpnt.vm_flags, -((mpnt.vm_end - mpnt.vm_start) >> shift))
             else:
-                prev = _dup_area(mm, oldmm, mpnt, prev)
+                prev = _dup_area(mm, oldmm, mpnt, prev, contexts)
             mpnt = mpnt.vm_next
     finally:
         oldmm.tlb_flush_pending = True  # its private pages are read-only now
 
 
-def _dup_area(mm: MmStruct, oldmm: MmStruct, mpnt: VmAreaStruct, prev: VmAreaStruct | None) -> VmAreaStruct:
+def _dup_area(
+    mm: MmStruct, oldmm: MmStruct, mpnt: VmAreaStruct, prev: VmAreaStruct | None, contexts: dict[int, Any]
+) -> VmAreaStruct:
     """Copy one area and link it behind `prev`, the child's last."""
     if mpnt.vm_flags & VM_ACCOUNT:
         security_vm_enough_memory_mm(oldmm, (mpnt.vm_end - mpnt.vm_start) >> mm.arch.page_shift)
     vma = vm_area_dup(mpnt)
     vma.vm_mm = mm
+    if vma.vm_userfaultfd_ctx is not None:
+        from mm.userfaultfd import dup_userfaultfd
+
+        dup_userfaultfd(vma, contexts)
     if vma.vm_flags & VM_WIPEONFORK:
         vma.anon_vma = None
     else:

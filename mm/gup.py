@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from mm.errors import Errno
+from mm.errors import Errno, MustSleep
 from mm.flags import (
     FAULT_FLAG_ALLOW_RETRY,
     FAULT_FLAG_KILLABLE,
@@ -18,6 +18,7 @@ from mm.flags import (
     VM_ACCESS_FLAGS,
     VM_FAULT_ERROR,
     VM_FAULT_OOM,
+    VM_FAULT_RETRY,
     VM_FAULT_WRITE,
     VM_HUGETLB,
     VM_IO,
@@ -157,6 +158,10 @@ def get_user_pages(
                 if done:
                     return done
                 raise
+            except MustSleep:
+                for held in pages[len(pages) - done :] if pages is not None and done else ():
+                    held.refcount -= 1
+                raise
             page = follow_page(vma, start, flags)
         if pages is not None and page is not None:
             page.refcount += 1
@@ -183,6 +188,8 @@ def faultin_page(vma: VmAreaStruct, address: int, flags: int, locked: bool) -> i
     fault = vma.vm_mm.ops.handle_mm_fault(vma, address, fault_flags)
     if fault & VM_FAULT_ERROR:
         raise Errno(errno.ENOMEM if fault & VM_FAULT_OOM else errno.EFAULT)
+    if fault & VM_FAULT_RETRY and vma.vm_mm.system.fault_result == "userfault":
+        raise MustSleep
     if fault & VM_FAULT_WRITE and not vma.vm_flags & VM_WRITE:
         flags |= FOLL_COW
     return flags

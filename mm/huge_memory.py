@@ -37,6 +37,8 @@ from mm.flags import (
     VM_LOCKED,
     VM_NOHUGEPAGE,
     VM_SPECIAL,
+    VM_UFFD_MISSING,
+    VM_UFFD_WP,
     VM_WRITE,
 )
 from mm.mem_map import NEW_ANON_FLAGS
@@ -116,6 +118,10 @@ def do_huge_pmd_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, fl
     if haddr < vma.vm_start or haddr + arch.pmd_size > vma.vm_end:
         return VM_FAULT_FALLBACK
     anon_vma_prepare(vma)
+    if vma.vm_flags & VM_UFFD_MISSING:
+        from mm.userfaultfd import handle_userfault
+
+        return handle_userfault(vma, address, flags, VM_UFFD_MISSING)
     table = alloc_table(system, "pte", haddr)
     if table < 0:
         return VM_FAULT_OOM
@@ -187,6 +193,10 @@ def do_huge_pmd_wp_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: in
     arch = mm.arch
     system = mm.system
     old = system.words[pmd]
+    if vma.vm_flags & VM_UFFD_WP and old & arch.PTE_UFFD_WP:
+        from mm.userfaultfd import handle_userfault
+
+        return handle_userfault(vma, address, flags, VM_UFFD_WP)
     if not flags & FAULT_FLAG_USER:
         mm.tlb_flush_pending = True
     if not is_huge_zero_pmd(system, old) and max(page.mapcount for page in huge_page(mm, old)) <= 1:
@@ -232,7 +242,7 @@ def _split_huge_pmd(vma: VmAreaStruct, pmd: int, address: int) -> None:
                 entry = arch.pte_mkold(entry)
             if arch.pte_soft_dirty(old):
                 entry = arch.pte_mksoft_dirty(entry)
-            words[first + number] = entry
+            words[first + number] = entry | old & arch.PTE_UFFD_WP
     words[pmd] = table << arch.page_shift | arch.TABLE
     mm.pte_cache_key = -1
     mm.tlb_flush_pending = True
@@ -284,8 +294,9 @@ def zap_huge_pmd(vma: VmAreaStruct, pmd: int, address: int) -> None:
         report_pte(mm, address, entry, 0)
 
 
-def copy_huge_pmd(dst_mm: MmStruct, src_mm: MmStruct, dst_pmd: int, src_pmd: int, address: int) -> bool:
+def copy_huge_pmd(dst_vma: VmAreaStruct, src_mm: MmStruct, dst_pmd: int, src_pmd: int, address: int) -> bool:
     """fork: share a huge page, read-only on both sides; False without memory for the reserve table."""
+    dst_mm = dst_vma.vm_mm
     arch = src_mm.arch
     system = src_mm.system
     table = alloc_table(system, "pte", address)
@@ -299,20 +310,29 @@ def copy_huge_pmd(dst_mm: MmStruct, src_mm: MmStruct, dst_pmd: int, src_pmd: int
         dst_mm.rss_stat[MM_ANONPAGES] += arch.hpage_pmd_nr
     deposit(dst_mm, table)
     entry = system.words[src_pmd] = arch.pte_wrprotect(old)
+    if not dst_vma.vm_flags & VM_UFFD_WP:
+        entry &= ~arch.PTE_UFFD_WP
     system.words[dst_pmd] = arch.pte_mkold(entry)
     src_mm.tlb_flush_pending = True
     if system.listener is not None:
-        report_pte(src_mm, address, old, entry)
+        report_pte(src_mm, address, old, system.words[src_pmd])
         report_pte(dst_mm, address, 0, system.words[dst_pmd])
     return True
 
 
-def change_huge_pmd(vma: VmAreaStruct, pmd: int, address: int, newprot: int) -> int:
+def change_huge_pmd(
+    vma: VmAreaStruct, pmd: int, address: int, newprot: int, uffd_wp: bool = False, resolve: bool = False
+) -> int:
     """Give the huge entry of `address` another protection; how many pages that are."""
     mm = vma.vm_mm
     system = mm.system
     old = system.words[pmd]
-    system.words[pmd] = mm.arch.pmd_modify(old, newprot)
+    entry = mm.arch.pmd_modify(old, newprot)
+    if uffd_wp:
+        entry = mm.arch.pte_wrprotect(entry) | mm.arch.PTE_UFFD_WP
+    elif resolve:
+        entry &= ~mm.arch.PTE_UFFD_WP
+    system.words[pmd] = entry
     if system.listener is not None:
         report_pte(mm, address, old, system.words[pmd])
     return mm.arch.hpage_pmd_nr

@@ -109,12 +109,12 @@ def shmdt(mm: MmStruct, addr: int) -> None:
     file = vma.vm_file
     size = (file.f_mapping.i_size + arch.page_size - 1) & arch.page_mask if file is not None else 0
     following = vma.vm_next
-    do_munmap(mm, vma.vm_start, vma.vm_end - vma.vm_start)
+    do_munmap(mm, vma.vm_start, vma.vm_end - vma.vm_start, False)
     vma = following
     while vma is not None and vma.vm_end - addr <= size:
         following = vma.vm_next
         if _starts_at(vma, addr) and vma.vm_file is file:
-            do_munmap(mm, vma.vm_start, vma.vm_end - vma.vm_start)
+            do_munmap(mm, vma.vm_start, vma.vm_end - vma.vm_start, False)
         vma = following
 
 

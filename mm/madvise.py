@@ -183,11 +183,20 @@ def madvise_remove(vma: VmAreaStruct, start: int, end: int) -> None:
     if vma.vm_flags & (VM_SHARED | VM_MAYWRITE) != VM_SHARED | VM_MAYWRITE:
         raise Errno(errno.EACCES)
     offset = start - vma.vm_start + (vma.vm_pgoff << vma.vm_mm.arch.page_shift)
+    if vma.vm_userfaultfd_ctx is not None:
+        _tell_userfaultfd(vma, start, end)
     get_file(file)
     try:
         vfs_fallocate(vma, offset, end - start)
     finally:
         fput(file)
+
+
+def _tell_userfaultfd(vma: VmAreaStruct, start: int, end: int) -> None:
+    """The area's userfaultfd hears of it first; MustSleep until it has, and the advice is given again."""
+    from mm.userfaultfd import userfaultfd_remove
+
+    userfaultfd_remove(vma, start, end)
 
 
 def vfs_fallocate(vma: VmAreaStruct, offset: int, length: int) -> None:
@@ -217,6 +226,8 @@ def madvise_vma(
     if behavior in (MADV_DONTNEED, MADV_FREE, MADV_COLD, MADV_PAGEOUT):
         if not can_madv_lru_vma(vma):
             raise Errno(errno.EINVAL)
+        if vma.vm_userfaultfd_ctx is not None and behavior in (MADV_DONTNEED, MADV_FREE):
+            _tell_userfaultfd(vma, start, end)
         if behavior == MADV_DONTNEED:
             zap_page_range(vma, start, end - start)
         elif behavior == MADV_FREE:

@@ -38,6 +38,7 @@ from mm.flags import (
     VM_LOCKED,
     VM_SHARED,
     VM_SPECIAL,
+    VM_UFFD_MISSING,
     VM_WRITE,
 )
 from mm.huge_memory import (
@@ -46,7 +47,7 @@ from mm.huge_memory import (
     huge_pmd_set_accessed,
     transparent_hugepage_enabled,
 )
-from mm.memory_cow import do_wp_page
+from mm.memory_cow import do_wp_page, userfault
 from mm.memory_file import do_fault, finish_mkwrite_fault, vmf_insert_pfn
 from mm.memory_fork import copy_page_range
 from mm.memory_move import move_page_tables, move_ptes
@@ -212,6 +213,8 @@ def do_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int,
     system = mm.system
     arch = mm.arch
     if not flags & FAULT_FLAG_WRITE:
+        if vma.vm_flags & VM_UFFD_MISSING:
+            return userfault(vma, address, flags, VM_UFFD_MISSING)
         system.words[index] = arch.mk_pte(system.zero_pfn, vma.vm_page_prot) | arch.PTE_SPECIAL
         system.fault_result = "anon-zero"
         if system.listener is not None:
@@ -219,10 +222,12 @@ def do_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int,
         return 0
 
     anon_vma = vma.anon_vma or anon_vma_prepare(vma)
+    vm_flags = vma.vm_flags
+    if vm_flags & VM_UFFD_MISSING:
+        return userfault(vma, address, flags, VM_UFFD_MISSING)
     pfn = alloc_pfn(system, True)
     if pfn < 0:
         return VM_FAULT_OOM
-    vm_flags = vma.vm_flags
     page_shift = arch.page_shift
     mem_map = system.mem_map  # add_new_anon(), without the call
     mem_map.frames[pfn] = anon_vma

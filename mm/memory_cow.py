@@ -25,6 +25,7 @@ from mm.flags import (
     VM_LOCKED,
     VM_SHARED,
     VM_SPECIAL,
+    VM_UFFD_WP,
     VM_WRITE,
 )
 from mm.memory_rss import add_mm_counter_fast, mm_counter_file, page_anon
@@ -50,8 +51,17 @@ def vm_normal_page(mm: MmStruct, pte: int, peek: bool = False) -> Page | None:
     return None if page is None or page.flags & PG_RESERVED else page  # the huge zero page is reserved
 
 
+def userfault(vma: VmAreaStruct, address: int, flags: int, reason: int) -> int:
+    """handle_userfault(), whose module is not needed before."""
+    from mm.userfaultfd import handle_userfault
+
+    return handle_userfault(vma, address, flags, reason)
+
+
 def do_wp_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int, index: int, pte: int) -> int:
     """Serve a write to the read-only entry `pte` at `index`; `address` is page aligned."""
+    if vma.vm_flags & VM_UFFD_WP and pte & mm.arch.PTE_UFFD_WP:
+        return userfault(vma, address, flags, VM_UFFD_WP)
     if not flags & FAULT_FLAG_USER:
         mm.tlb_flush_pending = True  # the user's own old translation does not go by itself
     arch = mm.arch

@@ -33,7 +33,7 @@ from mm.pgtable import pte_alloc_map, report_pte
 from mm.rmap import anon_vma_prepare
 from mm.types import MmStruct, Page, VmAreaStruct, VmFault
 
-FAILED = VM_FAULT_ERROR | VM_FAULT_NOPAGE
+FAILED = VM_FAULT_ERROR | VM_FAULT_NOPAGE | VM_FAULT_RETRY
 
 
 def do_fault(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int, index: int) -> int:

@@ -10,7 +10,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from mm.errors import Errno, KernelBug
-from mm.flags import MM_ANONPAGES, VM_HUGETLB, VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED
+from mm.flags import MM_ANONPAGES, VM_HUGETLB, VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, VM_UFFD_WP
 from mm.huge_memory import copy_huge_pmd
 from mm.memory_rss import add_mm_rss_vec, mm_counter
 from mm.pgtable import alloc_child_table, pte_range, report_ptes, used_entries
@@ -59,7 +59,7 @@ def _copy_range(
         offset = addr >> shift & arch.index_mask
         entry = words[src_base + offset]
         if entry and leaf_tables and arch.pmd_trans_huge(entry):
-            if not copy_huge_pmd(dst_vma.vm_mm, src_vma.vm_mm, dst_base + offset, src_base + offset, addr):
+            if not copy_huge_pmd(dst_vma, src_vma.vm_mm, dst_base + offset, src_base + offset, addr):
                 raise Errno(errno.ENOMEM)
         elif entry:
             child = alloc_child_table(dst_vma.vm_mm, level, dst_base + offset, addr)
@@ -86,7 +86,7 @@ def copy_pte_range(
     valid = arch.PTE_VALID
     pfn_mask = arch.PTE_PFN_MASK
     page_shift = arch.page_shift
-    old = ~arch.PTE_YOUNG
+    old = ~(arch.PTE_YOUNG if dst_vma.vm_flags & VM_UFFD_WP else arch.PTE_YOUNG | arch.PTE_UFFD_WP)
     cow = is_cow_mapping(src_vma.vm_flags)
     shared = src_vma.vm_flags & VM_SHARED
     special = arch.PTE_SPECIAL

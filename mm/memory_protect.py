@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from mm.types import VmAreaStruct
 
 MM_CP_DIRTY_ACCT = 1  # a shared file mapping that notices writes: dirty pages may stay writable
+MM_CP_UFFD_WP = 4  # write-protect for a userfaultfd
+MM_CP_UFFD_WP_RESOLVE = 8  # and no longer: the next write is an ordinary fault
 
 
 def change_protection(vma: VmAreaStruct, start: int, end: int, newprot: int, cp_flags: int = 0) -> int:
@@ -25,7 +27,8 @@ def change_protection(vma: VmAreaStruct, start: int, end: int, newprot: int, cp_
     for address, following, pmd in walk_pmds(mm, start, end):
         if mm.arch.pmd_trans_huge(mm.system.words[pmd]):
             if following - address == mm.arch.pmd_size:
-                pages += change_huge_pmd(vma, pmd, address, newprot)
+                wp, resolve = bool(cp_flags & MM_CP_UFFD_WP), bool(cp_flags & MM_CP_UFFD_WP_RESOLVE)
+                pages += change_huge_pmd(vma, pmd, address, newprot, wp, resolve)
                 continue
             _split_huge_pmd(vma, pmd, address)
         pages += change_pte_range(vma, pmd, address, following, newprot, cp_flags)
@@ -41,6 +44,7 @@ def change_pte_range(vma: VmAreaStruct, pmd: int, start: int, end: int, newprot:
     words = mm.system.words
     mem_map = mm.system.mem_map
     dirty_accountable = cp_flags & MM_CP_DIRTY_ACCT
+    uffd = cp_flags & (MM_CP_UFFD_WP | MM_CP_UFFD_WP_RESOLVE)
     pte_modify = arch.pte_modify
     present = arch.PTE_PRESENT
     exec_mask = arch.PTE_EXEC_MASK
@@ -53,6 +57,8 @@ def change_pte_range(vma: VmAreaStruct, pmd: int, start: int, end: int, newprot:
         if not pte & present:
             continue
         new = pte_modify(pte, newprot)
+        if uffd:
+            new = arch.pte_wrprotect(new) | arch.PTE_UFFD_WP if uffd & MM_CP_UFFD_WP else new & ~arch.PTE_UFFD_WP
         if (
             dirty_accountable
             and arch.pte_dirty(new)

@@ -458,8 +458,8 @@ def vm_mmap(mm: MmStruct, file: File | None, addr: int, length: int, prot: int, 
     return vm_mmap_pgoff(mm, file, addr, length, prot, flags, offset >> arch.page_shift)
 
 
-def do_munmap(mm: MmStruct, start: int, length: int) -> None:
-    """Unmap [start, start + length); gaps in it do not matter.
+def do_munmap(mm: MmStruct, start: int, length: int, uf: bool = True) -> None:
+    """Unmap [start, start + length); gaps in it do not matter. `uf`: userfaultfds that want to know are told.
 
     Raises:
         Errno: EINVAL for a bad range, ENOMEM where splitting an area would make too many.
@@ -491,6 +491,10 @@ def do_munmap(mm: MmStruct, start: int, length: int) -> None:
     first = prev.vm_next if prev is not None else mm.mmap
     if first is None:
         return
+    if mm.system.userfaultfds and uf:
+        from mm.userfaultfd import userfaultfd_unmap_prep
+
+        userfaultfd_unmap_prep(first, start, end)
     if mm.locked_vm:
         _munlock_range(mm, first, end)
     _detach_vmas_to_be_unmapped(mm, first, prev, end)

@@ -147,6 +147,10 @@ def _move_vma(vma: VmAreaStruct, old_addr: int, old_len: int, new_len: int, new_
         vma = new_vma
         old_len = new_len
         old_addr = new_addr
+    elif new_vma.vm_userfaultfd_ctx is not None:
+        from mm.userfaultfd import mremap_userfaultfd_prep
+
+        mremap_userfaultfd_prep(new_vma, old_addr, new_addr, old_len)
     locked = _finish_move(vma, new_vma, vm_flags, old_addr, old_len, new_len, not error and flags & MREMAP_DONTUNMAP)
     if error:
         raise Errno(error)

@@ -28,6 +28,7 @@ from mm.flags import (
     VM_FAULT_SIGBUS,
     VM_NORESERVE,
     VM_SHARED,
+    VM_UFFD_MISSING,
     VM_WRITE,
 )
 from mm.memory_zap import unmap_mapping_range
@@ -210,6 +211,14 @@ class ShmemVmOps:
     def fault(vmf: VmFault) -> int:
         """shmem_fault(): the file's page, made if it is a hole; SIGBUS beyond the end of the file."""
         mapping = vmf.vma.vm_file.f_mapping  # type: ignore[union-attr]
+        if (
+            vmf.vma.vm_flags & VM_UFFD_MISSING
+            and vmf.pgoff << vmf.vma.vm_mm.arch.page_shift < mapping.i_size
+            and shmem_aops.find_page(mapping, vmf.pgoff) is None
+        ):
+            from mm.userfaultfd import handle_userfault
+
+            return handle_userfault(vmf.vma, vmf.address, vmf.flags, VM_UFFD_MISSING)
         try:
             vmf.page = shmem_getpage(mapping, vmf.pgoff, SGP_CACHE)
         except Errno as error:  # vmf_error()

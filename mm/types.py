@@ -420,3 +420,19 @@ class TaskStruct:
         self.mempolicy: Any = None  # set_mempolicy(2): a Mempolicy, or None for the default
         self.rlim: list[list[int]] = []  # [soft, hard] by RLIMIT_*; shared by the threads of a process
         self.cap_effective = (1 << 40) - 1  # bit n: CAP n
+        self.userfaults: list[Any] = []  # what the task waits for before it goes on, in order (userfaultfd.py)
+
+    def wait_for_userfault(self, wait: Any) -> None:
+        """The task shall wait for one thing more. guest/ overrides it, and sees to the sleep."""
+        self.userfaults.append(wait)
+
+    def userfault_woken(self) -> None:
+        """Something the task waits for has come. guest/ overrides it."""
+
+    def userfault_completed(self, key: tuple[int, ...]) -> bool:
+        """This call has waited for `key` already: it is made again now."""
+        return False
+
+    def fatal_signal_pending(self) -> bool:
+        """The task is about to be killed."""
+        return False

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from mm.errors import Errno, KernelBug
+from mm.errors import Errno, KernelBug, MustSleep
 from mm.filemap import flush_dcache_page
 from mm.flags import PG_EXEC_MAPPED
 from mm.types import Page
@@ -113,7 +113,11 @@ def copy_to_user_partial(task: TaskStruct, addr: int, data: bytes | bytearray | 
     done = 0
     while done < n:
         length = min(size - (addr & (size - 1)), n - done)
-        start = user_address(task, addr, True)
+        try:
+            start = user_address(task, addr, True)
+        except MustSleep:
+            task.wait_for_userfault(LateCopy(addr, data[done:]))
+            return n
         if start < 0:
             break
         ram[start : start + length] = data if length == n else data[done : done + length]
@@ -123,6 +127,29 @@ def copy_to_user_partial(task: TaskStruct, addr: int, data: bytes | bytearray | 
         done += length
         addr += length
     return done
+
+
+class LateCopy:
+    """What a system call wrote to a page that a userfaultfd has yet to supply.
+
+    The call has done its work and cannot be made again, so it ends; its task copies this when the page is there, before
+    it runs on. DEVIATION D13: where the page is gone by then (unmapped meanwhile), Linux would return EFAULT or less.
+    """
+
+    interruptible = False
+    retry = None
+    key = None
+
+    def __init__(self, addr: int, data: bytes | bytearray | memoryview) -> None:
+        self.addr = addr
+        self.data = bytes(data)
+
+    def start(self) -> bool:
+        """What was waited for is there: the fault stands before this in the list."""
+        return False
+
+    def abort(self) -> None:
+        """The task is killed."""
 
 
 def copy_to_user(task: TaskStruct, addr: int, data: bytes | bytearray | memoryview) -> None:
