@@ -130,7 +130,7 @@ def show_auxv(inode: ProcInode, task: Task) -> bytes:
     if mm is None:
         return b""
     words = mm.saved_auxv
-    end = next(index for index in range(0, len(words), 2) if not words[index]) + 2
+    end = next((index + 2 for index in range(0, len(words), 2) if not words[index]), 0)
     return b"".join(word.to_bytes(8, "little") for word in words[:end])
 
 
