@@ -166,6 +166,16 @@ def test_seek_data_and_hole() -> None:
     refused(errno.ENXIO, shmem_seek, m, 10 * w.ps, SEEK_HOLE)
 
 
+def test_seek_data_in_a_file_of_exabytes() -> None:
+    w = World()
+    m = w.file().f_mapping
+    shmem_truncate(m, 1 << 62)
+    shmem_write(m, 1 << 60, b"d")
+    assert shmem_seek(m, 0, SEEK_DATA) == 1 << 60
+    assert shmem_seek(m, 0, SEEK_HOLE) == 0
+    refused(errno.ENXIO, shmem_seek, m, (1 << 60) + w.ps, SEEK_DATA)
+
+
 def test_accounting_of_shared_anonymous_memory() -> None:
     w = World()
     a = w.mmap(8, RW, SHARED_ANON)
