@@ -1,4 +1,4 @@
-"""Compile src/ into built/amd64 and built/arm64: programs as Debian 12's gcc and musl make them, kept in the repository.
+"""Compile src/ into built/amd64 and built/arm64: programs as Debian 12's gcc and musl make them, kept here.
 
 python tests/programs/build.py      needs Debian 12: gcc, g++, their aarch64-linux-gnu cross versions, lld-16
 

@@ -15,7 +15,7 @@ PINNED = (HERE / "packages.txt").read_text(encoding="utf-8")
 BUILT = HERE / "built"  # our own programs, see build.py: /opt in the guest
 TEST_MODULES = "./usr/lib/python3.11/test/"
 PYTHON_TESTS = ("test_mmap.py", "test_signal.py", "test_subprocess.py", "test_threading.py", "test_fork1.py")
-PYTHON_TESTS += ("fork_wait.py", "lock_tests.py", "signalinterproctester.py")  # what those import
+PYTHON_TESTS += ("fork_wait.py", "lock_tests.py", "signalinterproctester.py", "subprocessdata/")  # what those import
 
 
 def package(path: str, checksum: str) -> bytes:
