@@ -66,7 +66,7 @@ hugetlbfs_aops = HugetlbAops()
 class HugetlbInodeInfo:
     """What hugetlbfs keeps of an inode (struct hugetlbfs_inode_info), in `mapping.private`."""
 
-    __slots__ = ("blocks", "hstate", "policy", "private", "resv_map", "seals", "subpool")
+    __slots__ = ("blocks", "hstate", "private", "resv_map", "seals", "subpool")
 
     def __init__(self, hstate: Hstate, subpool: Subpool | None = None) -> None:
         self.hstate = hstate
@@ -75,7 +75,6 @@ class HugetlbInodeInfo:
         self.seals = F_SEAL_SEAL
         self.blocks = 0  # i_blocks, units of 512 bytes
         self.private = False  # S_PRIVATE: a segment, whose pages are promised when it is made
-        self.policy: list[tuple[int, int, Any]] = []
 
 
 def new_hugetlb_mapping(hstate: Hstate, host: Any = None, subpool: Subpool | None = None) -> AddressSpace:

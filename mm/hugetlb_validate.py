@@ -44,7 +44,7 @@ def check_pools(
     for head in heads:
         users = len(mapped.get(head.pfn, ()))
         mapping = head.mapping
-        cached = isinstance(mapping, AddressSpace) and any(page is head for page in mapping.pages.values())
+        cached = isinstance(mapping, AddressSpace) and mapping.pages.get(head.index >> head.hstate.order) is head
         if head.mapcount != users or head.refcount != users + cached + held.get(head.pfn, 0):
             raise KernelBug(
                 f"P15: huge page {head.pfn:#x}: mapcount {head.mapcount}, refcount {head.refcount}, leaves {users}"

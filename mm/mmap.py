@@ -428,6 +428,8 @@ def _new_area(
             if merged is not None:
                 fput(file)
                 return merged
+        if vma.vm_flags & VM_SPECIAL:  # MAP_LOCKED has no meaning for what the file made of the area
+            vma.vm_flags &= VM_LOCKED_CLEAR_MASK
         vma_link(mm, vma, *links)
     finally:
         if vm_flags & VM_DENYWRITE:
