@@ -164,10 +164,15 @@ def release_resources(task: Task, code: int) -> None:
         sync_mm_rss(task)  # again: the release writes to the program's memory
         task.mm = None
         mmput(mm)
-    if kernel.ipc_ns is not None:
+    if kernel.ipc_ns is not None or task.nsproxy is not None:
+        from guest.sys_shm import ipc_ns
         from mm.ipc_shm import exit_shm
 
-        exit_shm(kernel.ipc_ns, task)
+        exit_shm(ipc_ns(task), task)
+    if task.nsproxy is not None:
+        from guest.nsproxy import exit_namespaces
+
+        exit_namespaces(task)
     files, task.files = task.files, None
     if files is not None:
         files.close_all()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from guest.events import Fork
 from guest.exit import new_vfork_queue, wait_for_vfork_done
+from guest.nsproxy import NEW_NAMESPACES, create_new_namespaces
 from guest.own_mm import own_mm
 from guest.sched import ERESTARTNOINTR, TASK_RUNNING, Restart
 from guest.siginfo import SIG_IGN, SIGCHLD
@@ -37,11 +38,11 @@ CLONE_CHILD_CLEARTID = 0x200000
 CLONE_DETACHED = 0x400000
 CLONE_UNTRACED = 0x800000
 CLONE_CHILD_SETTID = 0x1000000
+CLONE_NEWIPC = 0x8000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_IO = 0x80000000
 CLONE_CLEAR_SIGHAND = 0x100000000
-NEW_NAMESPACES = 0x7E020000 | 0x80  # CLONE_NEW*: there are no namespaces but the first
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 21, 24
 
 
@@ -144,9 +145,8 @@ def _check_flags(task: Task, args: CloneArgs) -> None:
         raise invalid
     if flags & CLONE_PIDFD and flags & (CLONE_DETACHED | CLONE_THREAD):
         raise invalid
-    if flags & NEW_NAMESPACES:
-        # There is one namespace of each kind, as with a limit of none in /proc/sys/user.
-        raise Errno(errno.EPERM if not task.capable(_CAP_SYS_ADMIN) else errno.ENOSPC)
+    if flags & (CLONE_NEWIPC | CLONE_SYSVSEM) == CLONE_NEWIPC | CLONE_SYSVSEM and task.capable(_CAP_SYS_ADMIN):
+        raise invalid
 
 
 def _copy_process(task: Task, args: CloneArgs) -> Task:
@@ -158,8 +158,11 @@ def _copy_process(task: Task, args: CloneArgs) -> Task:
         raise Restart(ERESTARTNOINTR)
     kernel = task.kernel
     _check_nproc(task)
+    namespaces = create_new_namespaces(task, flags) if flags & NEW_NAMESPACES else task.nsproxy
     child = Task(kernel, kernel.alloc_pid())
     _inherit(child, task, flags)
+    if namespaces is not None:
+        child.nsproxy = namespaces
     if flags & CLONE_CHILD_SETTID:
         child.set_child_tid = args.child_tid
     if flags & CLONE_CHILD_CLEARTID:

@@ -84,6 +84,8 @@ class Kernel:
         self.context_switches = 0
         self.futex_queues: dict[Any, Any] = {}
         self.ipc_ns: Any = None  # SysV shared memory, sys_shm.py
+        self.nsproxy: Any = None  # the first namespaces, nsproxy.py
+        self.next_namespace = 0
         self.sysctls: dict[str, Any] = {}
         self.interceptor: Callable[[SyscallEnter], int | None] | None = None  # may answer a call in the handler's place
         self.interrupt_fd = -1  # host descriptor: readable when a wait for the host must end

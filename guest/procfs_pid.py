@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
+from guest.file import OpenFile
+from guest.nsproxy import KINDS, nsproxy_of
 from guest.procfs import DIR, LINK, SINGLE, Entry, ProcInode, may_follow, pid_ino, ptrace_may_access
 from guest.tty import anonymous_path
 from guest.vfs_flags import S_IFLNK, S_IFREG
@@ -14,6 +16,7 @@ from mm.errors import Errno
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from guest.nsproxy import Namespace
     from guest.task import Task
     from mm.types import VmAreaStruct
 
@@ -22,11 +25,18 @@ NSFS_MAGIC = 0x6E736673
 _NSFS_DEV = 4
 _INO_MAP_FILES = 1 << 12
 _SO_ACCEPTCON = 1 << 16
-#: The namespaces, of which there is one of each: inode numbers are those of the oracle.
-NAMESPACES = {
-    b"net": 4026531991, b"uts": 4026531838, b"ipc": 4026531839, b"pid": 4026531836, b"pid_for_children": 4026531836,
-    b"mnt": 4026531840, b"time": 4026531834, b"time_for_children": 4026531834,
-}  # fmt: skip
+
+
+class NsInode(Inode):
+    """A file of nsfs: one namespace, with its kind (CLONE_NEW*)."""
+
+    def __init__(self, sb: SuperBlock, kind: int, space: Namespace) -> None:
+        super().__init__(sb, S_IFREG | 0o444, ino=space.number)
+        self.namespace = (kind, space)
+
+    def open(self, path: Path, flags: int, task: Task) -> OpenFile:
+        """For setns(), and to keep the namespace."""
+        return OpenFile(path, self, flags)
 
 
 def ns_link(inode: ProcInode, task: Task) -> Path:
@@ -35,12 +45,13 @@ def ns_link(inode: ProcInode, task: Task) -> Path:
     kernel = task.kernel
     mount = kernel.vfs.internal.get(_NSFS_DEV)
     sb: SuperBlock = mount.mnt_sb if mount is not None else SuperBlock(kernel, "nsfs", _NSFS_DEV, NSFS_MAGIC)
-    number = NAMESPACES[inode.name]
-    name = b"%s:[%d]" % (inode.name.partition(b"_")[0], number)
-    return anonymous_path(sb, Inode(sb, S_IFREG | 0o444, ino=number), name)
+    kind = KINDS[inode.name][0]
+    space = nsproxy_of(inode.task).spaces[kind]
+    name = b"%s:[%d]" % (inode.name.partition(b"_")[0], space.number)
+    return anonymous_path(sb, NsInode(sb, kind, space), name)
 
 
-NS_TABLE: dict[bytes, Entry] = {name: Entry(0o777, LINK, ns_link) for name in NAMESPACES}
+NS_TABLE: dict[bytes, Entry] = {name: Entry(0o777, LINK, ns_link) for name in KINDS}
 
 
 # map_files

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from guest.file import OpenFile
+from guest.nsproxy import uts_names
 from guest.procfs import DIR, Entry, ProcInode
 from guest.sys_misc import utsname
 from guest.vfs_flags import MAY_EXEC
@@ -311,7 +312,8 @@ class Text:
     def put(self, task: Task, data: bytes) -> int:
         """Take the first line."""
         line = data.partition(b"\n")[0].partition(b"\0")[0][: self.longest]
-        task.kernel.sysctls[self.key] = line.decode("utf-8", "surrogateescape")
+        names = uts_names(task) if self.key in ("hostname", "domainname") else task.kernel.sysctls
+        names[self.key] = line.decode("utf-8", "surrogateescape")
         return len(data)
 
 

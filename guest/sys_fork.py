@@ -17,9 +17,17 @@ from guest.fork import (
     CLONE_VFORK,
     CLONE_VM,
     CSIGNAL,
-    NEW_NAMESPACES,
     CloneArgs,
     kernel_clone,
+)
+from guest.nsproxy import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWNS,
+    CLONE_NEWUSER,
+    NEW_NAMESPACES,
+    create_new_namespaces,
+    install,
+    nsproxy_of,
 )
 from guest.siginfo import SIGCHLD
 from guest.sys_mm import s32
@@ -29,6 +37,7 @@ from mm.errors import Errno
 from mm.uaccess import access_ok, copy_from_user, get_user, strncpy_from_user
 
 if TYPE_CHECKING:
+    from guest.nsproxy import Namespace
     from guest.task import Task
 
 PATH_MAX = 4096
@@ -132,7 +141,7 @@ def sys_execveat(task: Task, fd: int, filename: int, argv: int, envp: int, flags
 
 
 def sys_unshare(task: Task, flags: int) -> int:
-    """unshare: own files, own folder; a thread cannot leave its process, and there are no other namespaces."""
+    """unshare: own files, own folder, own namespaces; a thread cannot leave its process."""
     flags &= 0xFFFFFFFF
     if flags & ~(CLONE_THREAD | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_VM | CLONE_SYSVSEM | NEW_NAMESPACES):
         raise Errno(errno.EINVAL)
@@ -141,7 +150,9 @@ def sys_unshare(task: Task, flags: int) -> int:
     if flags & (CLONE_SIGHAND | CLONE_VM) and task.sighand.count > 1:
         raise Errno(errno.EINVAL)
     if flags & NEW_NAMESPACES:
-        raise Errno(errno.ENOSPC if task.capable(CAP_SYS_ADMIN) else errno.EPERM)
+        task.nsproxy = create_new_namespaces(task, flags)
+        if flags & CLONE_NEWNS:
+            flags |= CLONE_FS
     if flags & CLONE_FS and task.fs.users > 1:
         task.fs.users -= 1
         task.fs = task.fs.copy()
@@ -152,9 +163,25 @@ def sys_unshare(task: Task, flags: int) -> int:
 
 
 def sys_setns(task: Task, fd: int, nstype: int) -> int:
-    """setns: no descriptor is a namespace."""
-    task.files.get(s32(fd))
-    raise Errno(errno.EINVAL)
+    """setns: to the namespace of a file below /proc/PID/ns, or to those of a pidfd's process."""
+    file, nstype = task.files.get(s32(fd)), nstype & 0xFFFFFFFF
+    found: tuple[int, Namespace] | None = getattr(file.f_inode, "namespace", None)
+    if found is not None:
+        if nstype and nstype != found[0]:
+            raise Errno(errno.EINVAL)
+        install(task, dict([found]))
+        return 0
+    target: Task | None = getattr(file, "pidfd_task", None)
+    if target is None or not nstype or nstype & ~(NEW_NAMESPACES & ~(CLONE_NEWUSER | CLONE_NEWCGROUP)):
+        raise Errno(errno.EINVAL)
+    if target.exit_state:
+        raise Errno(errno.ESRCH)
+    from guest.ptrace_access import PTRACE_MODE_READ_REALCREDS, ptrace_may_access
+
+    if not ptrace_may_access(task, target, PTRACE_MODE_READ_REALCREDS):
+        raise Errno(errno.EPERM)
+    install(task, {kind: space for kind, space in nsproxy_of(target).spaces.items() if kind & nstype})
+    return 0
 
 
 def sys_kcmp(task: Task, pid1: int, pid2: int, kind: int, idx1: int, idx2: int) -> int:
@@ -185,12 +212,12 @@ def sys_kcmp(task: Task, pid1: int, pid2: int, kind: int, idx1: int, idx2: int) 
 CALLS = (
     Call("fork", sys_fork, FULL),
     Call("vfork", sys_vfork, FULL),
-    Call("clone", sys_clone_x86_64, PARTIAL, "one namespace of each kind", "x86_64"),
-    Call("clone", sys_clone_arm64, PARTIAL, "one namespace of each kind", "aarch64"),
-    Call("clone3", sys_clone3, PARTIAL, "one namespace of each kind, no cgroups"),
+    Call("clone", sys_clone_x86_64, PARTIAL, "one namespace of process ids, networks and clocks", "x86_64"),
+    Call("clone", sys_clone_arm64, PARTIAL, "one namespace of process ids, networks and clocks", "aarch64"),
+    Call("clone3", sys_clone3, PARTIAL, "one namespace of process ids, networks and clocks, no cgroups"),
     Call("execve", sys_execve, FULL),
     Call("execveat", sys_execveat, FULL),
-    Call("unshare", sys_unshare, PARTIAL, "one namespace of each kind"),
-    Call("setns", sys_setns, PARTIAL, "one namespace of each kind"),
+    Call("unshare", sys_unshare, PARTIAL, "one namespace of process ids, networks and clocks"),
+    Call("setns", sys_setns, PARTIAL, "one namespace of process ids, networks and clocks"),
     Call("kcmp", sys_kcmp, PARTIAL, "no KCMP_EPOLL_TFD"),
 )

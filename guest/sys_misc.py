@@ -6,6 +6,7 @@ import errno
 import struct
 from typing import TYPE_CHECKING
 
+from guest.nsproxy import uts_names
 from guest.syscalls import FULL, PARTIAL, Call
 from guest.vfs_flags import s32
 from mm.errors import Errno
@@ -29,13 +30,13 @@ def utsname(task: Task) -> tuple[str, str, str, str, str, str]:
     release = UTS_RELEASE
     if task.personality & _UNAME26:
         release = "2.6.70"
-    domain: str = kernel.sysctls.get("domainname", "(none)")
+    domain: str = uts_names(task).get("domainname", "(none)")
     return "Linux", hostname(task), release, kernel.vfs.abi.uts_version, kernel.arch.machine, domain
 
 
 def hostname(task: Task) -> str:
     """The node's name: sethostname's, else the machine's setting."""
-    name: str = task.kernel.sysctls.get("hostname", task.kernel.config.hostname)
+    name: str = uts_names(task).get("hostname", task.kernel.config.hostname)
     return name
 
 
@@ -53,7 +54,7 @@ def _set_name(task: Task, key: str, name: int, length: int) -> int:
     if s32(length) < 0 or s32(length) > _NEW_UTS_LEN:
         raise Errno(errno.EINVAL)
     text = copy_from_user(task, name, s32(length)).partition(b"\0")[0]
-    task.kernel.sysctls[key] = text.decode("utf-8", "surrogateescape")
+    uts_names(task)[key] = text.decode("utf-8", "surrogateescape")
     return 0
 
 

@@ -54,7 +54,13 @@ def s32(value: int) -> int:
 
 
 def ipc_ns(task: Task) -> IpcNamespace:
-    """The machine's segments, made when first asked for."""
+    """The segments of the task's namespace; the machine's first are made when asked for."""
+    if task.nsproxy is not None:
+        from guest.nsproxy import CLONE_NEWIPC
+
+        own: IpcNamespace | None = task.nsproxy.spaces[CLONE_NEWIPC].segments
+        if own is not None:
+            return own
     kernel = task.kernel
     ns: IpcNamespace | None = kernel.ipc_ns
     if ns is None:

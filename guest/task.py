@@ -20,6 +20,7 @@ from mm.types import TaskStruct
 if TYPE_CHECKING:
     from guest.cred import Cred
     from guest.kernel import Kernel
+    from guest.nsproxy import Nsproxy
     from guest.siginfo import SigInfo
 
 PF_EXITING = 0x4
@@ -155,6 +156,8 @@ def default_rlimits(stack: int, processes: int) -> list[list[int]]:
 class Task(TaskStruct):
     """One thread of execution (struct task_struct)."""
 
+    nsproxy: Nsproxy | None = None  # None: the first namespaces
+
     # Of a traced task and its tracer (guest/ptrace.py). In the class, so that the others do not pay for them.
     ptrace = 0  # PT_*
     tracer: Task | None = None
@@ -272,6 +275,10 @@ class Task(TaskStruct):
             self.flags |= PF_SUPERPRIV
             return True
         return False
+
+    def randomize_page(self, start: int, length: int) -> int:
+        """A random page in [start, start + length), or `start` where the program's addresses are not randomised."""
+        return self.kernel.randomize_page(start, length) if self.is_randomized() else start
 
     def is_randomized(self) -> bool:
         """PF_RANDOMIZE: this program's addresses were randomised."""

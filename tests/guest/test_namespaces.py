@@ -1,0 +1,86 @@
+"""Namespaces: names, segments and identities of their own; how a task gets into one, and what is refused."""
+
+import errno
+import pickle
+
+import pytest
+from guest_world import World
+
+from guest.nsproxy import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, KINDS
+
+IPC_CREAT = 0o1000
+KEY = 0x1234
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def hostname(world: World, task: object) -> bytes:
+    return world.cat("/proc/sys/kernel/hostname", task=task).strip()
+
+
+def test_a_host_name_of_its_own(world: World) -> None:
+    other = world.new_task()
+    world.call("sethostname", b"before", 6)
+    assert world.call("unshare", CLONE_NEWUTS) == 0
+    assert hostname(world, world.task) == b"before"
+    world.call("sethostname", b"inner", 5)
+    assert (hostname(world, world.task), hostname(world, other)) == (b"inner", b"before")
+    fd = world.open(f"/proc/{world.task.pid}/ns/uts", task=other)
+    assert world.call("setns", fd, CLONE_NEWIPC, task=other) == -errno.EINVAL
+    assert world.call("setns", fd, CLONE_NEWUTS, task=other) == 0
+    assert hostname(world, other) == b"inner"
+
+
+def test_segments_of_its_own_go_with_the_last_task(world: World) -> None:
+    outer = world.call("shmget", KEY, 4096, IPC_CREAT | 0o600)
+    assert world.call("unshare", CLONE_NEWIPC) == 0
+    assert world.call("shmget", KEY, 4096, 0) == -errno.ENOENT
+    free = world.system.nr_free_pages()
+    inner = world.call("shmget", KEY, 4096, IPC_CREAT | 0o600)
+    assert inner >= 0
+    first = world.kernel.nsproxy.spaces[CLONE_NEWIPC]
+    segments = world.task.nsproxy.spaces[CLONE_NEWIPC].segments
+    from guest.nsproxy import install
+
+    install(world.task, {CLONE_NEWIPC: first})
+    assert not segments.ids
+    assert world.system.nr_free_pages() == free
+    assert world.call("shmget", KEY, 4096, 0) == outer
+
+
+def test_each_has_a_number(world: World) -> None:
+    def link() -> bytes:
+        at = world.put(bytes(64))
+        count = world.call("readlink", "/proc/self/ns/mnt", at, 64)
+        return world.get(at, count)
+
+    before = link()
+    assert before == b"mnt:[%d]" % KINDS[b"mnt"][1]
+    assert world.call("unshare", CLONE_NEWNS) == 0
+    assert link() != before
+
+
+def test_what_is_refused(world: World) -> None:
+    assert world.call("unshare", CLONE_NEWUSER) == -errno.EINVAL
+    assert world.call("unshare", CLONE_NEWPID) == -errno.ENOSPC
+    assert world.call("unshare", CLONE_NEWNET) == -errno.ENOSPC
+    fd = world.open("/proc/self/ns/uts")
+    world.call("setresuid", 1000, 1000, 1000)
+    assert world.call("unshare", CLONE_NEWUTS) == -errno.EPERM
+    assert world.call("setns", fd, 0) == -errno.EPERM
+    assert world.call("setns", world.open("/proc/self/status"), 0) == -errno.EINVAL
+    assert world.call("setns", 99, 0) == -errno.EBADF
+
+
+def test_a_clone_starts_in_new_ones_and_they_pickle(world: World) -> None:
+    pid = world.call("clone", CLONE_NEWUTS | CLONE_NEWIPC | 17)
+    child = world.kernel.tasks[pid]
+    assert world.task.nsproxy is None
+    assert child.nsproxy.spaces[CLONE_NEWUTS] is not world.kernel.nsproxy.spaces[CLONE_NEWUTS]
+    again = pickle.loads(pickle.dumps(child.nsproxy))
+    assert {kind: space.number for kind, space in again.spaces.items()} == {
+        kind: space.number for kind, space in child.nsproxy.spaces.items()
+    }
