@@ -42,7 +42,7 @@ from mm.flags import (
     VM_WIPEONFORK,
     VM_WRITE,
 )
-from mm.huge_memory import huge_page
+from mm.huge_memory import huge_page, transparent_hugepage_enabled
 from mm.memory_cow import vm_normal_page
 from mm.memory_rss import page_anon
 from mm.pgtable import pte_range, walk_pmds
@@ -221,15 +221,12 @@ class SmapsFile(VmaFile):
 
 
 def thp_eligible(vma: VmAreaStruct | Gate) -> bool:
-    """transparent_hugepage_active() with the setting madvise: an anonymous area, advised, with room for a huge page."""
+    """transparent_hugepage_active(): an anonymous area that gets huge pages, with room for one."""
     if isinstance(vma, Gate) or vma.vm_ops is not None or vma.vm_mm is None:
         return False
-    if not vma.vm_flags & VM_HUGEPAGE or vma.vm_flags & VM_NOHUGEPAGE:
+    if not transparent_hugepage_enabled(vma):
         return False
-    mm = vma.vm_mm
-    if mm.flags >> 24 & 1 or mm.arch.page_size != 4096:  # MMF_DISABLE_THP; 16K and 64K run with "never"
-        return False
-    size = mm.arch.pmd_size
+    size = vma.vm_mm.arch.pmd_size
     start = -(-vma.vm_start // size) * size
     return start + size <= vma.vm_end
 

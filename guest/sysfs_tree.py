@@ -2,7 +2,8 @@
 
 Names and values are those of a Linux 5.10 with one processor and one node; the rest of the tree (devices, buses,
 modules) is not there. A number that mm/ does not obey is kept, so a program reads back what it wrote. Pools of huge
-pages are those of mm/hugetlb_pool.py; transparent huge pages stay with advice, and asking for another policy is refused.
+pages are those of mm/hugetlb_pool.py; transparent huge pages obey `enabled` and `use_zero_page`.
+Of shared memory none are made: there shmem_enabled stays "never".
 """
 
 from __future__ import annotations
@@ -79,6 +80,42 @@ class Choice(Fixed):
         return len(data)
 
 
+class ThpEnabled:
+    """transparent_hugepage/enabled, where the kernel has huge pages at all: faults obey it from now on."""
+
+    def text(self, task: Task) -> str:
+        """The three words, the one in force in brackets."""
+        now = task.system.thp_enabled
+        return " ".join(f"[{word}]" if word == now else word for word in ("always", "madvise", "never")) + "\n"
+
+    def put(self, task: Task, data: bytes) -> int:
+        """enabled_store(). Raises EINVAL."""
+        word = data.removesuffix(b"\n")
+        if word not in (b"always", b"madvise", b"never"):
+            raise Errno(errno.EINVAL)
+        task.system.thp_enabled = word.decode()
+        return len(data)
+
+
+class ThpDefrag:
+    """transparent_hugepage/defrag: kept; a fault never moves other pages to get a huge one."""
+
+    words = ("always", "defer", "defer+madvise", "madvise", "never")
+
+    def text(self, task: Task) -> str:
+        """The five words, the one in force in brackets."""
+        now = task.kernel.sysctls.get("thp/defrag", "madvise")
+        return " ".join(f"[{word}]" if word == now else word for word in self.words) + "\n"
+
+    def put(self, task: Task, data: bytes) -> int:
+        """defrag_store(). Raises EINVAL."""
+        word = data.removesuffix(b"\n").decode("latin-1")
+        if word not in self.words:
+            raise Errno(errno.EINVAL)
+        task.kernel.sysctls["thp/defrag"] = word
+        return len(data)
+
+
 _NODE_ROWS = """MemTotal MemFree MemUsed Active Inactive Active(anon) Inactive(anon) Active(file) Inactive(file)
     Unevictable Mlocked Dirty Writeback FilePages Mapped AnonPages Shmem KernelStack PageTables NFS_Unstable Bounce
     WritebackTmp KReclaimable Slab SReclaimable SUnreclaim AnonHugePages ShmemHugePages ShmemPmdMapped FileHugePages
@@ -152,8 +189,8 @@ def _hugepages(kilobytes: tuple[int, ...], node: bool) -> dict[bytes, Entry]:
 def _transparent(arch: Arch) -> dict[bytes, Entry]:
     pages = arch.pmd_size >> arch.page_shift
     return _folder(
-        defrag=Choice("always defer defer+madvise [madvise] never"),
-        enabled=Choice("always [madvise] never" if arch.transparent_hugepage else "always madvise [never]"),
+        defrag=ThpDefrag(),
+        enabled=ThpEnabled() if arch.transparent_hugepage else Choice("always madvise [never]"),
         hpage_pmd_size=str(arch.pmd_size),
         khugepaged=_folder(
             alloc_sleep_millisecs=_number("khugepaged/alloc_sleep", 60000),
@@ -167,7 +204,7 @@ def _transparent(arch: Arch) -> dict[bytes, Entry]:
             scan_sleep_millisecs=_number("khugepaged/scan_sleep", 10000),
         ),
         shmem_enabled=Choice("always within_size advise [never] deny force"),
-        use_zero_page=_number("thp/use_zero_page", 1, 1),
+        use_zero_page=Knob("system", "thp_use_zero_page", low=0, high=1),
     )
 
 

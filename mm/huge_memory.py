@@ -63,12 +63,12 @@ HEAD_FLAGS = PG_ACTIVE | PG_DIRTY | PG_REFERENCED | PG_SWAPBACKED  # of a huge p
 
 
 def transparent_hugepage_enabled(vma: VmAreaStruct) -> bool:
-    """Faults of the area may make huge pages (the setting is "madvise", where the kernel has it at all)."""
-    return (
-        vma.vm_flags & (VM_HUGEPAGE | VM_NOHUGEPAGE) == VM_HUGEPAGE
-        and vma.vm_mm.arch.transparent_hugepage
-        and not vma.vm_mm.flags & MMF_DISABLE_THP
-    )
+    """Faults of the area may make huge pages: it asks for them, or everybody gets them (thp_enabled)."""
+    vm_flags = vma.vm_flags
+    mm = vma.vm_mm
+    if not vm_flags & VM_HUGEPAGE and mm.system.thp_enabled != "always":
+        return False
+    return not (vm_flags & VM_NOHUGEPAGE or mm.system.thp_enabled == "never" or mm.flags & MMF_DISABLE_THP)
 
 
 def is_huge_zero_pmd(system: System, pmd: int) -> bool:
@@ -125,7 +125,8 @@ def do_huge_pmd_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, fl
     table = alloc_table(system, "pte", haddr)
     if table < 0:
         return VM_FAULT_OOM
-    if not flags & FAULT_FLAG_WRITE:
+    write = flags & FAULT_FLAG_WRITE or not system.thp_use_zero_page
+    if not write:
         pfn = get_huge_zero_page(system)
         entry = arch.pmd_mkhuge(arch.mk_pte(pfn, vma.vm_page_prot))
     else:
@@ -137,7 +138,7 @@ def do_huge_pmd_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, fl
     if not pfn:
         free_table(system, "pte", haddr, table)
         return VM_FAULT_FALLBACK
-    if flags & FAULT_FLAG_WRITE:
+    if write:
         mm.rss_stat[MM_ANONPAGES] += arch.hpage_pmd_nr
         for page in huge_page(mm, entry):
             arch.sync_icache(mm, page, haddr + ((page.pfn - pfn) << arch.page_shift), entry)

@@ -33,7 +33,6 @@ from mm.flags import (
     VM_FAULT_OOM,
     VM_FAULT_RETRY,
     VM_FAULT_SIGBUS,
-    VM_HUGEPAGE,
     VM_HUGETLB,
     VM_LOCKED,
     VM_SHARED,
@@ -151,7 +150,7 @@ def _handle_mm_fault(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int) 
         return VM_FAULT_OOM
     words = mm.system.words
     if not words[pmd]:
-        if vma.vm_flags & VM_HUGEPAGE and vma.vm_ops is None and transparent_hugepage_enabled(vma):
+        if vma.vm_ops is None and transparent_hugepage_enabled(vma):
             fault = do_huge_pmd_anonymous_page(vma, mm, address, flags, pmd)
             if not fault & VM_FAULT_FALLBACK:
                 return fault
