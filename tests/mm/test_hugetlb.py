@@ -218,14 +218,14 @@ def broken() -> tuple[World, Hstate, int]:
 
 
 def test_p14_a_leaf_out_of_its_row() -> None:
-    w, h, index = broken()
+    w, _h, index = broken()
     w.system.words[index] += 1 << 12
     with pytest.raises(KernelBug, match="P14"):
         w.check()
 
 
 def test_p15_a_wrong_count() -> None:
-    w, h, index = broken()
+    w, _h, index = broken()
     page_of(w.mm, w.system.words[index]).mapcount += 1
     with pytest.raises(KernelBug, match="P15"):
         w.check()
@@ -241,7 +241,7 @@ def test_p15_in_use_and_free() -> None:
 
 @pytest.mark.parametrize("counter", ["nr_huge_pages", "free_huge_pages", "resv_huge_pages", "surplus_huge_pages"])
 def test_p16_a_counter_that_does_not_add_up(counter: str) -> None:
-    w, h, index = broken()
+    w, h, _index = broken()
     setattr(h, counter, getattr(h, counter) + 3)
     with pytest.raises(KernelBug, match="P16"):
         w.check()
