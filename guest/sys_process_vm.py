@@ -105,7 +105,7 @@ def _rw_single_vec(mm: MmStruct, addr: int, length: int, local: LocalIter, write
     system = mm.system
     at = addr & arch.page_mask
     offset = addr - at
-    nr_pages = (((addr + length - 1) & _MASK64) >> arch.page_shift) - (addr >> arch.page_shift) + 1
+    nr_pages = ((((addr + length - 1) & _MASK64) >> arch.page_shift) - (addr >> arch.page_shift) + 1) & _MASK64
     gup_flags = FOLL_TOUCH | FOLL_REMOTE | (FOLL_WRITE if write else 0)
     while nr_pages > 0 and local.count:
         pages: list[Page] = []

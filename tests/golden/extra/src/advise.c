@@ -49,6 +49,8 @@ static int run(void)
 		sys(exit_group, 0);
 	}
 	sys(wait4, child, 0, 0, 0);
+	odd.base = -1;
+	say("read from the last address on: %d\n", sys(process_vm_readv, me, many, 1, &odd, 1, 0));
 	say("membarrier query %x\n", sys(membarrier, 0, 0, 0));
 	for (int i = 0; i < 10; i++)
 		say("  %d: %d\n", 1l << i, sys(membarrier, 1 << i, 0, 0));
