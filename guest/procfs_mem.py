@@ -262,7 +262,11 @@ def clear_refs(mm: MmStruct, kind: int) -> None:
 
 
 def clear_area(mm: MmStruct, vma: VmAreaStruct, soft_dirty: bool) -> None:
-    """clear_refs_pte_range() over one area."""
+    """clear_refs_pte_range() over one area.
+
+    DEVIATION D14: Linux flushes no TLB when it clears Accessed, so a page may be used without becoming Accessed again
+    for as long as the CPU remembers its entry. Here the next use sets it.
+    """
     arch, words = mm.arch, mm.system.words
     if soft_dirty and not arch.VM_SOFTDIRTY:
         return  # without soft-dirty tracking there is nothing to clear

@@ -30,6 +30,7 @@ _MASK64 = 0xFFFFFFFFFFFFFFFF
 _SIZE_128M = 128 << 20
 _STACK_RND_MASK = 0x3FFFFF  # pages: 16 GiB
 _LOW_BEGIN, _LOW_END = 0x40000000, 0x80000000  # MAP_32BIT: the second GiB
+_LOW_RND = 0x02000000  # whose start moves by up to so much, anew for each call
 
 
 def untagged_addr(addr: int) -> int:
@@ -80,7 +81,7 @@ def arch_get_unmapped_area(mm: MmStruct, file: File | None, addr: int, length: i
     if flags & MAP_FIXED:
         return addr
     if flags & MAP_32BIT:
-        begin, end = _LOW_BEGIN, _LOW_END
+        begin, end = get_current(mm).randomize_page(_LOW_BEGIN, _LOW_RND), _LOW_END
     else:
         begin = mm.mmap_legacy_base
         end = arch.task_size if addr > arch.task_size_low else arch.task_size_low

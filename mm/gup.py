@@ -7,6 +7,7 @@ also marks them mlocked.
 from __future__ import annotations
 
 import errno
+from array import array
 from typing import TYPE_CHECKING
 
 from mm.errors import Errno, MustSleep
@@ -20,6 +21,7 @@ from mm.flags import (
     VM_FAULT_OOM,
     VM_FAULT_RETRY,
     VM_FAULT_WRITE,
+    VM_HUGEPAGE,
     VM_HUGETLB,
     VM_IO,
     VM_LOCKED,
@@ -28,11 +30,12 @@ from mm.flags import (
     VM_PFNMAP,
     VM_READ,
     VM_SHARED,
+    VM_UFFD_MISSING,
     VM_WRITE,
 )
-from mm.lru import lru_add_drain
+from mm.lru import lru_add_drain, mark_page_accessed
 from mm.memory_fork import is_cow_mapping
-from mm.memory_rss import page_anon
+from mm.memory_rss import TASK_RSS_EVENTS_THRESH, page_anon, sync_mm_rss
 from mm.page_rmap import mlock_vma_page, set_page_dirty
 from mm.pgtable import pmd_offset, pte_offset
 
@@ -101,6 +104,8 @@ def follow_page(vma: VmAreaStruct, address: int, flags: int) -> Page | None:
         return None
     if flags & FOLL_TOUCH and flags & FOLL_WRITE and not arch.pte_dirty(pte):
         set_page_dirty(page)
+    if flags & FOLL_TOUCH and not huge:
+        mark_page_accessed(page)
     if flags & FOLL_MLOCK and vma.vm_flags & VM_LOCKED and page.mapping is not None:
         # Of a huge page only one that is mapped whole, and nowhere else, is marked.
         if page.private is None or (huge and page.mapcount == 1):
@@ -126,6 +131,7 @@ def get_user_pages(
     if not gup_flags & FOLL_FORCE:
         gup_flags |= FOLL_NUMA
     done = 0
+    task = mm.system.current
     vma: VmAreaStruct | None = None
     while done < nr_pages:
         if vma is None or start >= vma.vm_end:
@@ -147,6 +153,10 @@ def get_user_pages(
             if reached < wanted:
                 return done
             continue
+        if task is not None and task.fatal_signal_pending():  # killed (out of memory, perhaps): no use going on
+            if done:
+                return done
+            raise Errno(errno.EINTR)
         flags = gup_flags
         page = follow_page(vma, start, flags)
         while page is None:
@@ -215,6 +225,42 @@ def populate_vma_page_range(vma: VmAreaStruct, start: int, end: int, ignore_erro
         return 0
 
 
+_NO_ZERO_PAGES = VM_SHARED | VM_LOCKONFAULT | VM_UFFD_MISSING | VM_HUGETLB | VM_HUGEPAGE
+
+
+def populate_zero_pages(vma: VmAreaStruct, start: int, nr_pages: int) -> int:
+    """Map the zero page at once over what of [start, start + nr_pages) one PTE table serves; how many pages, or 0.
+
+    What so many read faults of an anonymous area would do one by one, where the rest of the table is empty. Terabytes
+    can be populated so before the tables fill all memory.
+    """
+    mm = vma.vm_mm
+    arch, system, task = mm.arch, mm.system, mm.system.current
+    if vma.vm_ops is not None or vma.vm_flags & (VM_WRITE | _NO_ZERO_PAGES) or not vma.vm_flags & VM_READ:
+        return 0
+    index = pte_offset(mm, start)
+    count = min(nr_pages, arch.ptrs_per_pte - (start >> arch.page_shift & arch.index_mask))
+    if (
+        index < 0
+        or task is None
+        or task.fatal_signal_pending()
+        or system.listener is not None
+        or any(system.words[index : index + count].tolist())
+    ):
+        return 0
+    entry = arch.mk_pte(system.zero_pfn, vma.vm_page_prot) | arch.PTE_SPECIAL
+    system.words[index : index + count] = array("Q", [entry]) * count
+    system.pgfault += count
+    task.min_flt += count
+    events = task.rss_events + count  # check_sync_rss_stat() at each fault
+    if events > TASK_RSS_EVENTS_THRESH + 1:
+        sync_mm_rss(task)
+        events %= TASK_RSS_EVENTS_THRESH + 2
+    task.rss_events = events
+    system.fault_result = "anon-zero"
+    return count
+
+
 def __mm_populate(mm: MmStruct, start: int, length: int, ignore_errors: bool) -> None:
     """Populate the mapped parts of [start, start + length). Raises Errno for the first failure unless ignored."""
     end = start + length
@@ -229,8 +275,15 @@ def __mm_populate(mm: MmStruct, start: int, length: int, ignore_errors: bool) ->
         nend = min(end, vma.vm_end)
         if not vma.vm_flags & (VM_IO | VM_PFNMAP):
             nstart = max(nstart, vma.vm_start)
+            zeroes = populate_zero_pages(vma, nstart, (nend - nstart) >> page_shift)
+            if zeroes:
+                nstart += zeroes << page_shift
+                continue
+            upto = nend
+            if vma.vm_ops is None and not vma.vm_flags & (VM_WRITE | _NO_ZERO_PAGES):
+                upto = nstart + mm.arch.page_size  # one fault makes the table that the zero pages need
             try:
-                nend = nstart + (populate_vma_page_range(vma, nstart, nend) << page_shift)
+                nend = nstart + (populate_vma_page_range(vma, nstart, upto) << page_shift)
             except Errno:
                 if not ignore_errors:
                     raise

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mm.flags import PG_LRU
+from mm.flags import PG_ACTIVE, PG_LRU, PG_REFERENCED, PG_UNEVICTABLE
 
 if TYPE_CHECKING:
     from mm.system import System
@@ -43,3 +43,12 @@ def lru_add_drain(system: System) -> None:
             if system.mem_map.frames[page.pfn] is page:
                 page.flags |= PG_LRU
         system.lru_add.clear()
+
+
+def mark_page_accessed(page: Page) -> None:
+    """Somebody used the page, and no entry will tell: it is referenced from now on; the second time it is active."""
+    head: Page = page.private or page
+    if not head.flags & PG_REFERENCED:
+        head.flags |= PG_REFERENCED
+    elif not head.flags & (PG_UNEVICTABLE | PG_ACTIVE):
+        head.flags = head.flags & ~PG_REFERENCED | PG_ACTIVE

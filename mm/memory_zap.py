@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mm.flags import MM_ANONPAGES, PG_DIRTY, PG_MLOCKED, VM_HUGETLB
+from mm.flags import MM_ANONPAGES, PG_DIRTY, PG_MLOCKED, VM_HUGETLB, VM_SEQ_READ
 from mm.huge_memory import _split_huge_pmd, zap_huge_pmd
 from mm.interval_tree import vma_interval_tree_foreach
-from mm.lru import lru_add_drain
+from mm.lru import lru_add_drain, mark_page_accessed
 from mm.memory_rss import add_mm_rss_vec, mm_counter, page_anon
 from mm.page_alloc import put_page
 from mm.page_rmap import page_remove_rmap
@@ -42,6 +42,8 @@ def zap_pte_range(
     valid = arch.PTE_VALID
     pfn_mask = arch.PTE_PFN_MASK
     page_shift = arch.page_shift
+    young = arch.PTE_YOUNG
+    sequential = vma.vm_flags & VM_SEQ_READ
     first, last = pte_range(mm, pmd, start, end)
     rss = [0, 0, 0, 0]
     anon = 0
@@ -69,8 +71,11 @@ def zap_pte_range(
         if check_mapping is not None and check_mapping is not page.mapping:
             continue
         words[index] = 0
-        if not page_anon(page) and arch.pte_dirty(pte):
-            page.flags |= PG_DIRTY
+        if not page_anon(page):
+            if arch.pte_dirty(pte):
+                page.flags |= PG_DIRTY
+            if pte & young and not sequential:
+                mark_page_accessed(page)
         rss[mm_counter(page)] -= 1
         if page.refcount > 1 and page.mapcount > 0 and not page.flags & PG_MLOCKED:
             page.mapcount -= 1  # the usual end for a file's page, without the calls below: the cache keeps it

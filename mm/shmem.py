@@ -21,6 +21,7 @@ from mm.filemap import add_to_page_cache, delete_from_page_cache, filemap_map_pa
 from mm.flags import (
     PG_DIRTY,
     PG_LRU,
+    PG_REFERENCED,
     PG_SWAPBACKED,
     PG_UPTODATE,
     VM_FAULT_LOCKED,
@@ -31,6 +32,7 @@ from mm.flags import (
     VM_UFFD_MISSING,
     VM_WRITE,
 )
+from mm.lru import mark_page_accessed
 from mm.memory_zap import unmap_mapping_range
 from mm.page_alloc import alloc_page
 from mm.types import AddressSpace, Page, VmAreaStruct, VmFault
@@ -150,12 +152,16 @@ def shmem_getpage(mapping: AddressSpace, index: int, sgp: int) -> Page | None:
         page = materialise(mapping, info, index)
         if page is None:
             raise Errno(errno.ENOMEM)
+    if page is not None and sgp == SGP_WRITE:
+        mark_page_accessed(page)
     if page is not None and not page.flags & PG_UPTODATE and sgp == SGP_READ:
         return None
     if page is None:
         if sgp == SGP_READ:
             return None
         page = shmem_alloc_and_acct_page(mapping, info)
+        if sgp == SGP_WRITE:
+            page.flags |= PG_REFERENCED
         add_to_page_cache(mapping, page, index)
         system.nr_shmem += 1
         info.alloced += 1
@@ -316,6 +322,8 @@ def shmem_read(mapping: AddressSpace, pos: int, count: int) -> bytes:
         page = mapping.pages.get(index)
         if page is not None:
             if page.flags & PG_UPTODATE:
+                if not offset:
+                    mark_page_accessed(page)
                 start = page.pfn * size + offset
                 parts.append(bytes(system.ram[start : start + length]))
             else:

@@ -433,6 +433,10 @@ class TaskStruct:
         """This call has waited for `key` already: it is made again now."""
         return False
 
+    def randomize_page(self, start: int, length: int) -> int:
+        """A random address, page aligned, in [start, start + length); `start` where addresses are not randomised."""
+        return start
+
     def fatal_signal_pending(self) -> bool:
         """The task is about to be killed."""
         return False
