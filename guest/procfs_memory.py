@@ -105,7 +105,9 @@ class MemoryCount:
                 for _, _, pmd in walk_pmds(mm, 0, mm.task_size):
                     entry = words[pmd]
                     if arch.pmd_trans_huge(entry) and not is_huge_zero_pmd(system, entry):
-                        heads.add(arch.pte_pfn(entry))
+                        page = system.mem_map.peek(arch.pte_pfn(entry))
+                        if page is not None and not page.flags & PG_HUGETLB:
+                            heads.add(page.pfn)
         return len(heads)
 
     def node(self, system: System) -> dict[str, int]:

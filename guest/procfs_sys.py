@@ -92,7 +92,7 @@ def show_swaps(inode: ProcInode, task: Task) -> str:
 
 def show_filesystems(inode: ProcInode, task: Task) -> str:
     """filesystems_proc_show()."""
-    return "".join(f"nodev\t{name}\n" for name in ("sysfs", "tmpfs", "proc", "devtmpfs", "sockfs", "pipefs"))
+    return "".join(f"nodev\t{name}\n" for name in ("sysfs", "tmpfs", "proc", "devtmpfs", "sockfs", "pipefs", "hugetlbfs"))
 
 
 def show_stat(inode: ProcInode, task: Task) -> str:
