@@ -14,12 +14,13 @@ from guest.siginfo import SIG_IGN, SIGCHLD
 from guest.signal import recalc_sigpending
 from guest.task import PF_FORKNOEXEC, PF_SUPERPRIV, SIGNAL_UNKILLABLE, SignalStruct, Task
 from mm.errors import Errno
-from mm.flags import RLIMIT_NPROC
+from mm.flags import RLIM_INFINITY, RLIMIT_NPROC
 from mm.uaccess import put_user
 
 if TYPE_CHECKING:
     from guest.kernel import Kernel
 
+RLIMIT_CPU = 0
 CSIGNAL = 0xFF
 CLONE_VM = 0x100
 CLONE_FS = 0x200
@@ -174,15 +175,28 @@ def _copy_process(task: Task, args: CloneArgs) -> Task:
     except Errno:
         _undo(child)
         raise
+    if flags & CLONE_PIDFD:
+        _give_pidfd(task, child, args.pidfd)
     _attach(child, task, args)
     kernel.total_forks += 1
     if child.set_child_tid:
         kernel.on_first_run(child)
-    if flags & CLONE_PIDFD:
-        from guest.pidfd import make_pidfd
-
-        _try_put(task, args.pidfd, make_pidfd(task, child, 0))
     return child
+
+
+def _give_pidfd(task: Task, child: Task, address: int) -> None:
+    """A descriptor for the child that is about to be. Raises Errno EFAULT, EMFILE; then there is no child."""
+    from guest.pidfd import make_pidfd
+
+    fd = -1
+    try:
+        fd = make_pidfd(task, child, 0)
+        put_user(task, address, fd, 4)
+    except Errno:
+        if fd >= 0:
+            task.files.close(fd, task)
+        _undo(child)
+        raise
 
 
 def _check_nproc(task: Task) -> None:
@@ -211,6 +225,8 @@ def _inherit(child: Task, task: Task, flags: int) -> None:
     child.timer_slack_ns = task.timer_slack_ns
     child.tsc_forbidden = task.tsc_forbidden
     child.policy, child.rt_priority, child.nice = task.policy, task.rt_priority, task.nice
+    if task.sched_reset_on_fork:
+        child.policy, child.rt_priority, child.nice = 0, 0, max(task.nice, 0)
     child.io_context = task.io_context
     child.trap_nr, child.error_code, child.cr2 = task.trap_nr, task.error_code, task.cr2
     child.fault_address, child.fault_code = task.fault_address, task.fault_code
@@ -248,6 +264,8 @@ def _copy_resources(child: Task, task: Task, flags: int) -> None:
         return
     old = task.signal
     signal = SignalStruct([limit[:] for limit in old.rlim])
+    if signal.rlim[RLIMIT_CPU][0] != RLIM_INFINITY:
+        task.kernel.timers.update(signal)
     signal.pgrp, signal.session, signal.tty = old.pgrp, old.session, old.tty
     signal.is_child_subreaper = False
     signal.oom_score_adj, signal.oom_score_adj_min = old.oom_score_adj, old.oom_score_adj_min

@@ -253,6 +253,8 @@ def sys_prctl(task: Task, option: int, arg2: int, arg3: int, arg4: int, arg5: in
     handler = _OPTIONS.get(option)
     if handler is not None:
         return handler(task, arg2, arg3, arg4, arg5)
+    if option in (52, 53) and (arg4 or arg5 or (option == 52 and arg3)):  # speculation control: unused arguments
+        raise Errno(errno.EINVAL)
     return task.kernel.arch.prctl(task, option, arg2)
 
 

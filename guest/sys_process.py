@@ -133,6 +133,9 @@ def sys_setsid(task: Task) -> int:
 # ---- limits
 
 
+RLIMIT_CPU = 0
+
+
 def _do_prlimit(task: Task, target: Task, resource: int, new: tuple[int, int] | None) -> tuple[int, int]:
     """do_prlimit(): the old limits. Raises Errno(EINVAL), EPERM."""
     if resource >= RLIM_NLIMITS:
@@ -147,6 +150,8 @@ def _do_prlimit(task: Task, target: Task, resource: int, new: tuple[int, int] | 
         if new[1] > limit[1] and not task.capable(CAP_SYS_RESOURCE):
             raise Errno(errno.EPERM)
         limit[0], limit[1] = new
+        if resource == RLIMIT_CPU:
+            task.kernel.timers.update(target.signal)
     return old
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SCHED_NORMAL, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE = 0, 1, 2, 3, 5, 6
 SCHED_RESET_ON_FORK = 0x40000000
+IOPRIO_NORM = 4  # class none: what a task has that never chose
 PRIO_PROCESS, PRIO_PGRP, PRIO_USER = 0, 1, 2
 RLIMIT_NICE, RLIMIT_RTPRIO = 13, 14
 _ATTR = Struct("<IIQiIQQQII")
@@ -77,8 +78,13 @@ def sys_sched_get_priority_min(task: Task, policy: int) -> int:
     return _priority_range(s32(policy))[0]
 
 
+def _reset_flag(target: Task) -> int:
+    return SCHED_RESET_ON_FORK if target.sched_reset_on_fork else 0
+
+
 def _set_scheduler(task: Task, target: Task, policy: int, priority: int) -> None:
     """__sched_setscheduler(): raises Errno(EINVAL), EPERM."""
+    reset = bool(policy & SCHED_RESET_ON_FORK)
     policy &= ~SCHED_RESET_ON_FORK
     if policy not in (SCHED_NORMAL, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE):
         raise Errno(errno.EINVAL)
@@ -92,7 +98,10 @@ def _set_scheduler(task: Task, target: Task, policy: int, priority: int) -> None
                 raise Errno(errno.EPERM)
         if target.cred.euid != task.cred.euid and target.cred.uid != task.cred.euid:
             raise Errno(errno.EPERM)
+        if target.sched_reset_on_fork and not reset:
+            raise Errno(errno.EPERM)
     target.policy, target.rt_priority = policy, priority
+    target.sched_reset_on_fork = reset
 
 
 def sys_sched_setscheduler(task: Task, pid: int, policy: int, param: int) -> int:
@@ -111,13 +120,14 @@ def sys_sched_setparam(task: Task, pid: int, param: int) -> int:
         raise Errno(errno.EINVAL)
     priority = s32(get_user(task, param, 4))
     target = _find(task, pid)
-    _set_scheduler(task, target, target.policy, priority)
+    _set_scheduler(task, target, target.policy | _reset_flag(target), priority)
     return 0
 
 
 def sys_sched_getscheduler(task: Task, pid: int) -> int:
     """sched_getscheduler."""
-    return _find(task, pid).policy
+    target = _find(task, pid)
+    return target.policy | _reset_flag(target)
 
 
 def sys_sched_getparam(task: Task, pid: int, param: int) -> int:
@@ -143,7 +153,8 @@ def sys_sched_getattr(task: Task, pid: int, uattr: int, size: int, flags: int) -
         raise Errno(errno.EINVAL)
     target = _find(task, pid)
     size = min(size, _ATTR.size)
-    image = _ATTR.pack(size, target.policy, 0, target.nice, target.rt_priority, 0, 0, 0, 0, 1024)
+    reset = int(target.sched_reset_on_fork)
+    image = _ATTR.pack(size, target.policy, reset, target.nice, target.rt_priority, 0, 0, 0, 0, 1024)
     copy_to_user(task, uattr, image[:size])
     return 0
 
@@ -157,9 +168,9 @@ def sys_sched_setattr(task: Task, pid: int, uattr: int, flags: int) -> int:
         put_user(task, uattr, _ATTR.size, 4)
         raise Errno(errno.E2BIG)
     image = copy_from_user(task, uattr, min(size, _ATTR.size)).ljust(_ATTR.size, b"\0")
-    _, policy, _, nice, priority, *_ = _ATTR.unpack(image)
+    _, policy, attr_flags, nice, priority, *_ = _ATTR.unpack(image)
     target = _find(task, pid)
-    _set_scheduler(task, target, policy, priority)
+    _set_scheduler(task, target, policy | (SCHED_RESET_ON_FORK if attr_flags & 1 else 0), priority)
     if policy in (SCHED_NORMAL, SCHED_BATCH):
         _set_one_prio(task, target, max(-20, min(19, nice)))
     return 0
@@ -223,7 +234,7 @@ def sys_ioprio_get(task: Task, which: int, who: int) -> int:
     found = _members(task, s32(which) - 1, s32(who))
     if not found:
         raise Errno(errno.ESRCH)
-    return max(target.io_context for target in found)
+    return max(target.io_context or IOPRIO_NORM for target in found)
 
 
 def sys_ioprio_set(task: Task, which: int, who: int, ioprio: int) -> int:

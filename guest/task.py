@@ -156,6 +156,7 @@ def default_rlimits(stack: int, processes: int) -> list[list[int]]:
 class Task(TaskStruct):
     """One thread of execution (struct task_struct)."""
 
+    sched_reset_on_fork = False
     nsproxy: Nsproxy | None = None  # None: the first namespaces
 
     # Of a traced task and its tracer (guest/ptrace.py). In the class, so that the others do not pay for them.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from guest.siginfo import SI_KERNEL, SIGALRM, SIGPROF, SIGVTALRM, SigInfo, kill_info
+from guest.clock import NSEC_PER_SEC
+from guest.siginfo import SI_KERNEL, SIGALRM, SIGKILL, SIGPROF, SIGVTALRM, SIGXCPU, SigInfo, kill_info
 
 if TYPE_CHECKING:
     from guest.kernel import Kernel
@@ -31,12 +32,33 @@ class Timers:
 
     def update(self, signal: SignalStruct) -> None:
         """A process changed its timers."""
-        wanted = bool(signal.it_real_expires or signal.it[0][0] or signal.it[1][0] or signal.posix_timers)
+        wanted = self._wanted(signal)
         if wanted and signal not in self.signals:
             self.signals.append(signal)
         elif not wanted and signal in self.signals:
             self.signals.remove(signal)
         self.recompute()
+
+    def _wanted(self, signal: SignalStruct) -> bool:
+        timers = signal.it_real_expires or signal.it[0][0] or signal.it[1][0] or signal.posix_timers
+        return bool(timers) or self.cpu_limit(signal) != NEVER
+
+    @staticmethod
+    def cpu_limit(signal: SignalStruct) -> int:
+        """RLIMIT_CPU as CPU time of the process, ns; NEVER: none."""
+        seconds = min(signal.rlim[0])
+        return seconds * NSEC_PER_SEC if signal.live and seconds < NEVER // NSEC_PER_SEC else NEVER
+
+    def _over_limit(self, signal: SignalStruct) -> None:
+        """RLIMIT_CPU is used up: SIGXCPU each second, SIGKILL at the hard limit (check_process_timers())."""
+        from guest.signal import send_signal
+
+        soft, hard = signal.rlim[0]
+        dead = self.cpu_time(signal, 1) >= hard * NSEC_PER_SEC
+        if not dead:
+            signal.rlim[0][0] = soft + 1
+        leader = signal.threads[0].group_leader
+        send_signal(kill_info(SIGKILL if dead else SIGXCPU, SI_KERNEL, 0, 0), leader, True)
 
     def drop(self, signal: SignalStruct) -> None:
         """The process is gone (exit_itimers())."""
@@ -74,6 +96,9 @@ class Timers:
                 if signal.it[which][0]:
                     left = max(signal.it[which][0] - self.cpu_time(signal, which), 0)
                     self.next = min(self.next, now + left)
+            limit = self.cpu_limit(signal)
+            if limit != NEVER:
+                self.next = min(self.next, now + max(limit - self.cpu_time(signal, 1), 0))
             for timer in signal.posix_timers.values():
                 if timer.expires:
                     self.next = min(self.next, timer.expires)
@@ -125,7 +150,9 @@ class Timers:
             for timer in list(signal.posix_timers.values()):
                 if timer.expires and timer.expires <= now:
                     timer.fire(self.kernel, signal)
-            if not (signal.it_real_expires or signal.it[0][0] or signal.it[1][0] or signal.posix_timers):
+            if self.cpu_limit(signal) <= self.cpu_time(signal, 1):
+                self._over_limit(signal)
+            if not self._wanted(signal):
                 self.signals.remove(signal)
         self.recompute()
         if self.next <= now:
