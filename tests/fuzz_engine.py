@@ -5,14 +5,16 @@
 Where tests/fuzz_calls.py calls the dispatcher, here everything takes part: traps, faults, signal frames, the scheduler,
 the TLB. A world is one machine: the guest makes `WORLD_CALLS` calls, its children as many as are left to them, until
 `WORLD_LIMIT` are made in all. Then all are killed, invariants are validated, and no frame may be lost. A finding is a
-traceback, a world without a call for `HANG` seconds of the host, or an invariant broken; it comes with the seed and the
-last calls and can be repeated with `--seed S --calls 1`.
+traceback, a machine that does not stop when told to, or an invariant broken; it comes with the seed and the last calls
+and can be repeated with `--seed S --calls 1`. A guest that loops by itself (faults in its own fault handler, say) is
+none: its world is over.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +33,8 @@ COMPILERS = {"x86_64": "x86_64-linux-gnu-gcc", "aarch64": "aarch64-linux-gnu-gcc
 RAM = 64 << 20
 WORLD_CALLS = 1500  # of the first program
 WORLD_LIMIT = 4000  # of all its tasks
-HANG = 60  # seconds of the host
+PATIENCE = 15  # seconds of the host without a call: the guest is lost
+HANG = 60  # seconds of the host until a machine must have stopped
 
 
 def build(arch: str, folder: Path) -> Path | None:
@@ -86,20 +89,19 @@ class World:
             self.machine.stop()
 
     def live(self) -> None:
-        """Run until the first program ends, nobody can run, or enough calls are made."""
+        """Run until the first program ends, nobody can run, nobody calls any more, or enough calls are made."""
         from emu.errors import PagewalkError
 
         while True:
             before = self.made
+            signal.setitimer(signal.ITIMER_REAL, HANG)
             try:
-                end = self.machine.run(timeout=HANG)
+                end = self.machine.run(timeout=PATIENCE)
             except PagewalkError as error:
                 self.last.append(f"-- {error}")
                 return
-            if end.reason != "timeout":
+            if end.reason != "timeout" or self.made == before:
                 return
-            if self.made == before:
-                raise Finding("no call for a long time")
 
     def end(self) -> None:
         """Kill whoever is left; all memory must come back."""
@@ -117,7 +119,8 @@ class World:
                 send_signal(kill_info(SIGKILL, 0, 0, 0), task, True)
         kernel.need_resched = True
         try:
-            machine.run(timeout=HANG)
+            signal.setitimer(signal.ITIMER_REAL, HANG)
+            machine.run(timeout=PATIENCE)
         except PagewalkError as error:
             raise Finding(f"SIGKILL does not kill: {error}") from error
         if machine.system.pgd_list:
@@ -125,8 +128,13 @@ class World:
         validate_system(machine.system, None)
 
 
+def _alarm(number: int, frame: Any) -> None:
+    raise Finding("the machine hangs")
+
+
 def run(arch: str, page_size: int, calls: int, seed: int, keep: bool = False, program: Path | None = None) -> int:
     """Fuzz until `calls` are made; how many findings there were, printed. Without a compiler, none: see `build`."""
+    signal.signal(signal.SIGALRM, _alarm)
     with tempfile.TemporaryDirectory() as folder:
         program = program or build(arch, Path(folder))
         if program is None:
@@ -144,6 +152,7 @@ def run(arch: str, page_size: int, calls: int, seed: int, keep: bool = False, pr
                 print(f"==== {arch} {page_size} --seed {seed + worlds}\n  {last}\n{traceback.format_exc()}", flush=True)
                 if not keep:
                     return findings
+            signal.setitimer(signal.ITIMER_REAL, 0)
             made += world.made + 1 if world is not None else 1
             worlds += 1
             if world is not None:

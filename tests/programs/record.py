@@ -26,7 +26,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             root = pathlib.Path(folder) / "r"
             shutil.copytree(source, root, symlinks=True)
-            (root / "dev").mkdir(exist_ok=True)
+            (root / "dev/shm").mkdir(parents=True, exist_ok=True)
             subprocess.run(["mknod", "-m666", root / "dev/null", "c", "1", "3"], check=True)
             subprocess.run(["mknod", "-m666", root / "dev/urandom", "c", "1", "9"], check=True)
             (root / "dev/fd").symlink_to("/proc/self/fd")

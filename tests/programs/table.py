@@ -69,4 +69,9 @@ CASES = (
     Case("loading", "dlopen, dlsym, LD_PRELOAD, constructors, late thread-locals", DASH, EVERY_PAGE_SIZE),
     Case("musl", "dynamic, with musl's loader: threads, fork, popen, regex", DASH, EVERY_PAGE_SIZE),
     Case("musl-static", "the same, static", DASH, EVERY_PAGE_SIZE),
+    Case("memtester", "a loop over 64 KiB of locked memory", DASH),
+    Case("stress-ng-vm", "vm with each of 32 methods and --verify", DASH),
+    Case("stress-ng-memory", "mmap, mremap, brk and 17 more of memory, --verify", DASH),
+    Case("stress-ng-tasks", "fork, futex, pipe, 13 of signals and 12 more, --verify", DASH),
+    Case("stress-ng-sigfpe", "arm64's CPU raises no SIGFPE", DASH, ("x86_64-4k",)),
 )
