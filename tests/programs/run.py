@@ -36,7 +36,7 @@ def outcome(case: Case, kernel: str) -> tuple[int, str, str]:
     root = root_of(ARCHITECTURES[kernel])
     machine = make_machine(kernel, root=str(root), env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     machine.load(case.argv[0], case.argv)
-    end = machine.run(timeout=120)
+    end = machine.run(timeout=300)
     status = 128 + end.signal if end.signal else end.status
     return status, machine.output.decode(), machine.errors.decode()
 
