@@ -62,10 +62,10 @@ class NumaMaps:
     def gather(self, mm: MmStruct, vma: VmAreaStruct) -> None:
         """Every present entry of the area."""
         if vma.vm_flags & VM_HUGETLB:
-            from mm.hugetlb import vma_kernel_pagesize, walk_hugetlb_range
+            from mm.hugetlb import huge_pages, vma_kernel_pagesize
 
             self.page_size = vma_kernel_pagesize(vma)
-            for _, _, entry, head in walk_hugetlb_range(vma, vma.vm_start, vma.vm_end):
+            for _, entry, head in huge_pages(vma):
                 if head is not None:
                     self.gather_stats(head, mm.arch.pte_dirty(entry), 1)
             return

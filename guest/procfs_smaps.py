@@ -154,9 +154,9 @@ class MemSizeStats:
 
     def gather_hugetlb(self, vma: VmAreaStruct) -> None:
         """smaps_hugetlb_range(): such pages count here alone."""
-        from mm.hugetlb import walk_hugetlb_range
+        from mm.hugetlb import huge_pages
 
-        for _, _, _, page in walk_hugetlb_range(vma, vma.vm_start, vma.vm_end):
+        for _, _, page in huge_pages(vma):
             if page is not None and page.mapcount >= 2:
                 self.shared_hugetlb += page.hstate.size
             elif page is not None:

@@ -36,6 +36,7 @@ from mm.flags import (
 from mm.hugetlb_pgtable import (
     huge_pte_alloc,
     huge_pte_offset,
+    huge_pte_range,
     huge_ptep_get,
     huge_ptep_set_access_flags,
     set_huge_pte_at,
@@ -320,9 +321,8 @@ def unmap_hugepage_range(vma: VmAreaStruct, start: int, end: int, ref_page: Huge
     system = mm.system
     arch = mm.arch
     h = hstate_vma(vma)
-    for address in range(start, end, h.size):
-        index = huge_pte_offset(mm, address, h.shift)
-        if index < 0 or not system.words[index]:
+    for address, index in huge_pte_range(mm, start, end, h.shift):
+        if not system.words[index]:
             continue
         entry = huge_ptep_get(mm, index, h.shift)
         page = page_of(mm, entry)
@@ -347,10 +347,7 @@ def copy_hugetlb_page_range(dst_vma: VmAreaStruct, src_vma: VmAreaStruct) -> Non
     system = src.system
     h = hstate_vma(src_vma)
     cow = is_cow_mapping(src_vma.vm_flags)
-    for address in range(src_vma.vm_start, src_vma.vm_end, h.size):
-        source = huge_pte_offset(src, address, h.shift)
-        if source < 0:
-            continue
+    for address, source in huge_pte_range(src, src_vma.vm_start, src_vma.vm_end, h.shift):
         copy = huge_pte_alloc(dst, address, h.shift)
         if copy < 0:
             raise Errno(errno.ENOMEM)
@@ -376,9 +373,8 @@ def hugetlb_change_protection(vma: VmAreaStruct, start: int, end: int, newprot: 
     arch = mm.arch
     h = hstate_vma(vma)
     pages = 0
-    for address in range(start, end, h.size):
-        index = huge_pte_offset(mm, address, h.shift)
-        if index < 0 or not mm.system.words[index]:
+    for address, index in huge_pte_range(mm, start, end, h.shift):
+        if not mm.system.words[index]:
             continue
         old = huge_ptep_get(mm, index, h.shift)
         page = page_of(mm, old)
@@ -486,3 +482,12 @@ def walk_hugetlb_range(vma: VmAreaStruct, start: int, end: int) -> Iterator[tupl
         entry = mm.system.words[index] if index >= 0 else 0
         yield start, following, entry, page_of(mm, entry) if entry and mm.arch.pte_present(entry) else None
         start = following
+
+
+def huge_pages(vma: VmAreaStruct) -> Iterator[tuple[int, int, HugePage | None]]:
+    """What is mapped in the area: (address, entry, page or None for an entry that maps none)."""
+    mm = vma.vm_mm
+    for address, index in huge_pte_range(mm, vma.vm_start, vma.vm_end, hstate_vma(vma).shift):
+        entry = mm.system.words[index]
+        if entry:
+            yield address, entry, page_of(mm, entry) if mm.arch.pte_present(entry) else None

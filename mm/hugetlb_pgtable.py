@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from mm.pgtable import alloc_child_table, report_pte
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mm.arch import Arch
     from mm.types import MmStruct
 
@@ -43,6 +45,27 @@ def huge_pte_offset(mm: MmStruct, address: int, shift: int) -> int:
             return -1
         table = (entry & arch.PTE_PFN_MASK) >> 3
     return table + (address >> arch.level_shifts[level] & arch.index_mask)
+
+
+def huge_pte_range(mm: MmStruct, start: int, end: int, shift: int) -> Iterator[tuple[int, int]]:
+    """(address, index) of each huge page's entry in [start, end), empty or not, where there is a table for it."""
+    arch = mm.arch
+    words = mm.system.words
+    level, _ = huge_level(arch, shift)
+    address = start
+    while address < end:
+        table = mm.pgd << arch.table_word_shift
+        for above in arch.level_shifts[:level]:
+            entry = words[table + (address >> above & arch.index_mask)]
+            if not entry or arch.pmd_trans_huge(entry):
+                address = (address >> above) + 1 << above
+                break
+            table = (entry & arch.PTE_PFN_MASK) >> 3
+        else:
+            last = min((address >> arch.level_shifts[level - 1]) + 1 << arch.level_shifts[level - 1], end)
+            for place in range(address, last, 1 << shift):
+                yield place, table + (place >> arch.level_shifts[level] & arch.index_mask)
+            address = last
 
 
 def huge_pte_alloc(mm: MmStruct, address: int, shift: int) -> int:

@@ -115,11 +115,9 @@ def leaf_lines(vma: VmAreaStruct, pfns: Ids, lines: list[str]) -> None:
     words = mm.system.words
     page_shift = arch.page_shift
     if vma.vm_flags & VM_HUGETLB:
-        from mm.hugetlb import walk_hugetlb_range
+        from mm.hugetlb import huge_pages
 
-        for start, _, entry, _ in walk_hugetlb_range(vma, vma.vm_start, vma.vm_end):
-            if entry:
-                lines.append(leaf_line(mm, "huge", start, entry, pfns))
+        lines.extend(leaf_line(mm, "huge", start, entry, pfns) for start, entry, _ in huge_pages(vma))
         return
     for start, end, pmd in walk_pmds(mm, vma.vm_start, vma.vm_end):
         if arch.pmd_trans_huge(words[pmd]):

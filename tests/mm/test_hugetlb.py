@@ -13,6 +13,7 @@ from mm.hugetlb_pgtable import huge_level, huge_pte_offset
 from mm.hugetlb_pool import Hstate, hugetlb_pools
 from mm.hugetlb_resv import ResvMap, Subpool
 from mm.mmap import do_munmap, vm_mmap_pgoff
+from mm.mmdump import mmdump
 from mm.mprotect import do_mprotect
 from mm.page_alloc import MAX_ORDER, alloc_contig_pages, free_pages
 from mm.uaccess import copy_from_user, copy_to_user
@@ -176,6 +177,19 @@ def test_borders_lie_between_huge_pages(geometry: str) -> None:
         assert error.value.number == 22
     do_munmap(w.mm, a + MB2, MB2)
     w.check()
+    end(w)
+
+
+def test_a_vast_area_costs_what_is_touched_of_it() -> None:
+    w = world("aarch64-4k")
+    pool(w, 1, 16)
+    a = huge_mmap(w, 1 << 30, 0x4022, 16)  # 64 TiB, MAP_NORESERVE
+    w.fault(a + (1 << 45), WRITE)
+    do_mprotect(w.task, a, 1 << 46, 1)
+    child = w.fork()
+    assert [line.split()[0] for line in mmdump(w.task).splitlines() if line.startswith("huge")] == ["huge"]
+    w.exit(child)
+    do_munmap(w.mm, a, 1 << 46)
     end(w)
 
 
