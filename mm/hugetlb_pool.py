@@ -11,6 +11,7 @@ their own, which is the head's.
 
 DEVIATION D11: no page of 1 GiB or more is ever found, however much RAM there is: on the reference machine, which has
 1 GiB, there can be none. Nor are other pages moved out of the way of a huge one.
+DEVIATION D17: MADV_HWPOISON and MADV_SOFT_OFFLINE of such a page are EBUSY; Linux retires it.
 """
 
 from __future__ import annotations
