@@ -1,0 +1,28 @@
+"""Programs that take without end: the host process stays within --ram and the overhead docs/limits.md states."""
+
+import os
+import pathlib
+import shutil
+import sys
+
+import pytest
+from geometry import PROJECT
+
+RAM = 64  # MiB
+OVERHEAD = 64  # MiB
+
+
+@pytest.mark.skipif(shutil.which("x86_64-linux-gnu-gcc") is None, reason="no x86_64-linux-gnu-gcc")
+@pytest.mark.parametrize(("kind", "status"), [("m", 137), ("f", 0), ("p", 0), ("u", 0)])
+def test_the_host_pays_no_more_than_stated(kind: str, status: int, tmp_path: pathlib.Path) -> None:
+    import subprocess
+
+    program = str(tmp_path / "bomb")
+    source = str(PROJECT / "tests" / "hostile" / "bomb.c")
+    subprocess.run(["x86_64-linux-gnu-gcc", "-static", "-O1", "-w", "-o", program, source], check=True)
+    command = [sys.executable, "-m", "emu", "run", "--timeout", "60", "--ram", f"{RAM}M", program, kind]
+    running = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, ended, usage = os.wait4(running.pid, 0)
+    running.returncode = os.waitstatus_to_exitcode(ended)
+    assert running.returncode == status
+    assert usage.ru_maxrss < (RAM + OVERHEAD) * 1024
