@@ -84,6 +84,10 @@ def _main(words: list[str]) -> int:
         return _list_cpus()
     if command == "run":
         return run(options)
+    if command == "compare":
+        from emu.compare import compare
+
+        return compare(options)
     from emu.show import show
 
     return show(command, options)

@@ -49,6 +49,10 @@ class Options:
         self.check = 0
         self.at_syscall: int | None = None
         self.quiet = False
+        self.geometries: list[str] = []
+        self.guest_output = False
+        self.json = False
+        self.plot: str | None = None
         self.svg: str | None = None
         self.color: str = "auto"
         self.help = False
@@ -128,6 +132,17 @@ def algorithm(text: str) -> Any:
     return Algorithm.parse(text)
 
 
+def geometries(text: str) -> list[str]:
+    """Names of --geometry, separated by commas."""
+    from emu.compare import GEOMETRIES
+
+    names = text.split(",")
+    for name in names:
+        if name not in GEOMETRIES:
+            raise PagewalkError(f"--geometry {name}: expected {', '.join(GEOMETRIES)}")
+    return names
+
+
 def one_of(*words: str) -> Callable[[str], str]:
     """A parser that takes one of these words."""
     return lambda text: words[words.index(text)]
@@ -172,7 +187,7 @@ class Option:
             raise PagewalkError(f"{shown}: expected {self.form}") from None
         field = getattr(options, self.attribute)
         if isinstance(field, list):
-            field.append(value)
+            field.extend(value if isinstance(value, list) else [value])
         else:
             setattr(options, self.attribute, value)
 
@@ -334,17 +349,37 @@ VIEW_GROUP: tuple[str, tuple[Option, ...]] = (
     ),
 )
 
+COMPARE_GROUP: tuple[str, tuple[Option, ...]] = (
+    "The comparison",
+    (
+        Option(
+            ("--geometry",),
+            "geometries",
+            "LIST",
+            geometries,
+            "names with commas",
+            "x86_64-4k[-la57], aarch64-4k, aarch64-16k, aarch64-64k [all possible]",
+        ),
+        switch("--guest-output", "guest_output", "show what the guests print"),
+        switch("--json", "json", "numbers as JSON instead of the table"),
+        Option(("--plot",), "plot", "FILE", str, "a file", "draw them too: FILE.svg or FILE.png (needs matplotlib)"),
+    ),
+)
+
 COMMANDS = {
     "run": "run a program",
     "maps": "run it, then print the memory map as /proc/PID/maps",
     "tree": "run it, then draw the red-black tree of its VMAs",
     "pagetables": "run it, then print its page tables, every entry decoded",
+    "compare": "run it under several page sizes, and compare faults, tables, memory",
 }
+OWN_GROUPS = {"compare": COMPARE_GROUP}  # of commands that have options of their own; the views share VIEW_GROUP
 
 
 def groups_of(command: str) -> tuple[tuple[str, tuple[Option, ...]], ...]:
     """The option groups a command takes."""
-    return GROUPS if command == "run" else (VIEW_GROUP, *GROUPS)
+    own = OWN_GROUPS.get(command, VIEW_GROUP)
+    return GROUPS if command == "run" else (own, *GROUPS)
 
 
 def parse(command: str, words: list[str]) -> Options:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from geometry import PROJECT
 
-from emu.options import GROUPS, VIEW_GROUP
+from emu.options import COMMANDS, groups_of
 
 if TYPE_CHECKING:
     import pathlib
@@ -36,5 +36,6 @@ def test_example(number: int, capfd: pytest.CaptureFixture[str], monkeypatch: py
 def test_every_option_is_described() -> None:
     text = (DOCS / "run.md").read_text(encoding="utf-8")
     described = set(re.findall(r"`(-[-\w]+)", text))
-    names = {name for _, group in (*GROUPS, VIEW_GROUP) for option in group for name in option.names}
+    groups = [group for command in COMMANDS for _, group in groups_of(command)]
+    names = {name for group in groups for option in group for name in option.names}
     assert names <= described
