@@ -88,27 +88,29 @@ class SignalDeliver(GuestEvent):
 class Exec(GuestEvent):
     """execve succeeded."""
 
-    __slots__ = ("argv", "entry", "path", "stack")
+    __slots__ = ("argv", "entry", "path", "root", "stack")
     kind = "exec"
 
-    def __init__(self, pid: int, path: str, argv: list[str], entry: int, stack: int) -> None:
+    def __init__(self, pid: int, path: str, argv: list[str], entry: int, stack: int, root: int = 0) -> None:
         super().__init__(pid)
         self.path = path
         self.argv = argv
         self.entry = entry
         self.stack = stack
+        self.root = root  # pfn of the new address space's root table
 
 
 class Fork(GuestEvent):
     """A task was made: fork, vfork, clone."""
 
-    __slots__ = ("child", "flags")
+    __slots__ = ("child", "flags", "root")
     kind = "fork"
 
-    def __init__(self, pid: int, child: int, flags: int) -> None:
+    def __init__(self, pid: int, child: int, flags: int, root: int = 0) -> None:
         super().__init__(pid)
         self.child = child
         self.flags = flags
+        self.root = root  # pfn of the child's root table: the parent's, where they share their memory
 
 
 class Exit(GuestEvent):

@@ -379,7 +379,7 @@ def _execve(bprm: Bprm, strings: Any, open_file: Any, count: Any = None) -> int:
     if task.system.listener is not None:
         argv = _show_argv(task)
         path = bprm.filename.decode("utf-8", "replace")
-        task.system.listener(Exec(task.pid, path, argv, bprm.entry, bprm.p))
+        task.system.listener(Exec(task.pid, path, argv, bprm.entry, bprm.p, own_mm(task).pgd))
     return 0
 
 

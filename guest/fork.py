@@ -80,7 +80,8 @@ def kernel_clone(task: Task, args: CloneArgs) -> int:
             child.vfork_done = new_vfork_queue(child)
             task.wait_state["child"] = child
         if task.system.listener is not None:
-            task.system.listener(Fork(task.pid, child.pid, flags | args.exit_signal))
+            root = child.mm.pgd if child.mm is not None else 0
+            task.system.listener(Fork(task.pid, child.pid, flags | args.exit_signal, root))
         task.kernel.enqueue(child)
         if event:
             from guest.ptrace import EVENT, ptrace_event

@@ -6,7 +6,12 @@ the kinds of the personality. `to_dict()` is what the JSON trace writes: the kin
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from mm.types import VmAreaStruct
 
 
 class Event:
@@ -63,17 +68,24 @@ class Fault(Event):
 class VmaEvent(Event):
     """Common part of what happens to one VMA."""
 
-    __slots__ = ("end", "flags", "start")
+    __slots__ = ("end", "flags", "root", "start")
     kind = "vma"
 
-    def __init__(self, start: int, end: int, flags: int) -> None:
+    def __init__(self, start: int, end: int, flags: int, root: int = 0) -> None:
         self.start = start
         self.end = end
         self.flags = flags
+        self.root = root  # pfn of the root table, which names the address space
+
+    @classmethod
+    def of(cls, vma: VmAreaStruct) -> Self:
+        """The event about an area as it is now."""
+        return cls(vma.vm_start, vma.vm_end, vma.vm_flags, vma.vm_mm.pgd)
 
     def to_dict(self) -> dict[str, Any]:
         """See `Event.to_dict`."""
         fields: dict[str, Any] = {"kind": self.kind, "start": self.start, "end": self.end, "flags": self.flags}
+        fields["root"] = self.root
         for name in self.__slots__:
             fields[name] = getattr(self, name)
         return fields
@@ -83,10 +95,23 @@ class VmaEvent(Event):
 
 
 class VmaInsert(VmaEvent):
-    """A VMA was linked into list and tree."""
+    """A VMA was linked into list and tree. `name` is its file's path, what a special area is called, or empty."""
 
-    __slots__ = ()
+    __slots__ = ("name", "pgoff")
     kind = "vma_insert"
+
+    def __init__(self, start: int, end: int, flags: int, root: int = 0, pgoff: int = 0, name: str = "") -> None:
+        super().__init__(start, end, flags, root)
+        self.pgoff = pgoff  # pages: vm_pgoff
+        self.name = name
+
+    @classmethod
+    def of(cls, vma: VmAreaStruct) -> Self:
+        """The event about an area as it is now."""
+        from mm.special_mapping import vma_name
+
+        name = vma.vm_file.d_path() if vma.vm_file is not None else vma_name(vma) or ""
+        return cls(vma.vm_start, vma.vm_end, vma.vm_flags, vma.vm_mm.pgd, vma.vm_pgoff, name)
 
 
 class VmaErase(VmaEvent):
@@ -103,14 +128,21 @@ class VmaAdjust(VmaEvent):
     kind = "vma_adjust"
 
 
+class VmaFlags(VmaEvent):
+    """A whole VMA got other flags (mprotect, mlock, madvise, userfaultfd; the event shows the new ones)."""
+
+    __slots__ = ()
+    kind = "vma_flags"
+
+
 class VmaMerge(VmaEvent):
     """vma_merge() absorbed [start, end) by the numbered case (1 to 8)."""
 
     __slots__ = ("case",)
     kind = "vma_merge"
 
-    def __init__(self, start: int, end: int, flags: int, case: int) -> None:
-        super().__init__(start, end, flags)
+    def __init__(self, start: int, end: int, flags: int, case: int, root: int = 0) -> None:
+        super().__init__(start, end, flags, root)
         self.case = case
 
 
@@ -120,8 +152,8 @@ class VmaSplit(VmaEvent):
     __slots__ = ("address",)
     kind = "vma_split"
 
-    def __init__(self, start: int, end: int, flags: int, address: int) -> None:
-        super().__init__(start, end, flags)
+    def __init__(self, start: int, end: int, flags: int, address: int, root: int = 0) -> None:
+        super().__init__(start, end, flags, root)
         self.address = address
 
 
@@ -151,10 +183,11 @@ class TlbFlush(Event):
 class PageTableAlloc(Event):
     """A page-table page was linked in: `level` is pgd, p4d, pud, pmd or pte, `address` the first byte it serves."""
 
-    __slots__ = ("address", "level", "pfn")
+    __slots__ = ("address", "level", "pfn", "root")
     kind = "page_table_alloc"
 
-    def __init__(self, level: str, address: int, pfn: int) -> None:
+    def __init__(self, level: str, address: int, pfn: int, root: int = 0) -> None:
+        self.root = root  # pfn of the address space's root table
         self.level = level
         self.address = address
         self.pfn = pfn

@@ -176,7 +176,7 @@ def _dup_area(
     if ops is not None and ops.open is not None:
         ops.open(vma)
     if mm.system.listener is not None:
-        mm.system.listener(VmaInsert(vma.vm_start, vma.vm_end, vma.vm_flags))
+        mm.system.listener(VmaInsert.of(vma))
     return vma
 
 

@@ -122,7 +122,7 @@ def do_huge_pmd_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, fl
         from mm.userfaultfd import handle_userfault
 
         return handle_userfault(vma, address, flags, VM_UFFD_MISSING)
-    table = alloc_table(system, "pte", haddr)
+    table = alloc_table(system, "pte", haddr, mm.pgd)
     if table < 0:
         return VM_FAULT_OOM
     write = flags & FAULT_FLAG_WRITE or not system.thp_use_zero_page
@@ -300,7 +300,7 @@ def copy_huge_pmd(dst_vma: VmAreaStruct, src_mm: MmStruct, dst_pmd: int, src_pmd
     dst_mm = dst_vma.vm_mm
     arch = src_mm.arch
     system = src_mm.system
-    table = alloc_table(system, "pte", address)
+    table = alloc_table(system, "pte", address, dst_mm.pgd)
     if table < 0:
         return False
     old = system.words[src_pmd]

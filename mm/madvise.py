@@ -41,6 +41,7 @@ from mm.lru import lru_add_drain
 from mm.madvise_pages import madvise_cold_page_range, madvise_free_page_range
 from mm.memory import zap_page_range
 from mm.util import capable, fput, get_file, update_hiwater_rss
+from mm.vma_adjust import set_vma_flags
 from mm.vma_merge import vma_modify
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def madvise_behavior(vma: VmAreaStruct, prev: VmAreaStruct | None, start: int, e
     if new_flags == vma.vm_flags:
         return vma
     vma = vma_modify(vma, prev, start, end, new_flags, vma.vm_policy)
-    vma.vm_flags = new_flags
+    set_vma_flags(vma, new_flags)
     return vma
 
 

@@ -30,6 +30,7 @@ from mm.memory_cow import vm_normal_page
 from mm.page_rmap import munlock_vma_page
 from mm.pgtable import pte_range, walk_pmds
 from mm.util import can_do_mlock, capable, rlimit
+from mm.vma_adjust import set_vma_flags
 from mm.vma_merge import vma_modify
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def mlock_fixup(
     else:
         if not old_flags & VM_LOCKED:
             mm.locked_vm += nr_pages
-        vma.vm_flags = newflags
+        set_vma_flags(vma, newflags)
     return vma, 0
 
 

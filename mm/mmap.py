@@ -583,7 +583,7 @@ def remove_vma(vma: VmAreaStruct) -> VmAreaStruct | None:
     if system.listener is not None:
         from mm.events import VmaErase
 
-        system.listener(VmaErase(vma.vm_start, vma.vm_end, vma.vm_flags))
+        system.listener(VmaErase.of(vma))
     vma_close(vma)
     if vma.vm_file is not None:
         fput(vma.vm_file)

@@ -41,6 +41,7 @@ from mm.util import (
     vm_stat_account,
     vm_unacct_memory,
 )
+from mm.vma_adjust import set_vma_flags
 from mm.vma_merge import vma_modify
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def mprotect_fixup(vma: VmAreaStruct, prev: VmAreaStruct | None, start: int, end
     except Errno:
         vm_unacct_memory(mm.system, charged)
         raise
-    vma.vm_flags = newflags
+    set_vma_flags(vma, newflags)
     dirty_accountable = vma_wants_writenotify(vma, vma.vm_page_prot)
     vma_set_page_prot(vma)
     memory.change_protection(vma, start, end, vma.vm_page_prot, MM_CP_DIRTY_ACCT if dirty_accountable else 0)

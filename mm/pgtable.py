@@ -30,14 +30,17 @@ EMPTY_RUN_BYTES = RUN * 8
 EMPTY_RUN = bytes(EMPTY_RUN_BYTES)
 
 
-def alloc_table(system: System, level: str, address: int) -> int:
-    """A cleared frame for a table of `level`; its pfn, or -1 without memory."""
+def alloc_table(system: System, level: str, address: int, root: int = -1) -> int:
+    """A cleared frame for a table of `level` below the root table in frame `root` (-1: it is one itself).
+
+    Returns its pfn, or -1 without memory.
+    """
     pfn = alloc_pfn(system, True)
     if pfn >= 0:
         # index: 1 for tables that Linux counts (NR_PAGETABLE, PageTable()); upper levels have no constructor there
         system.mem_map[pfn] = Page(pfn, flags=PG_TABLE, index=int(level in ("pte", "pmd")))
         if system.listener is not None:
-            system.listener(PageTableAlloc(level, address, pfn))
+            system.listener(PageTableAlloc(level, address, pfn, pfn if root < 0 else root))
     return pfn
 
 
@@ -118,7 +121,7 @@ def alloc_child_table(mm: MmStruct, level: int, index: int, address: int) -> int
     if entry:
         return (entry & arch.PTE_PFN_MASK) >> arch.page_shift
     shift = arch.level_shifts[level]
-    pfn = alloc_table(mm.system, arch.level_names[level + 1], address >> shift << shift)
+    pfn = alloc_table(mm.system, arch.level_names[level + 1], address >> shift << shift, mm.pgd)
     if pfn >= 0:
         if arch.level_counted[level + 1]:
             mm.pgtables_bytes += arch.page_size

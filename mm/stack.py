@@ -94,7 +94,7 @@ def expand_downwards(vma: VmAreaStruct, address: int) -> int:
                 if system.listener is not None:
                     from mm.events import VmaAdjust
 
-                    system.listener(VmaAdjust(vma.vm_start, vma.vm_end, vma.vm_flags))
+                    system.listener(VmaAdjust.of(vma))
     if system.validate_level:
         from mm.validate import validate_mm
 

@@ -38,7 +38,7 @@ from mm.flags import (
     VM_UFFD_MISSING,
     VM_UFFD_WP,
 )
-from mm.vma_adjust import split_vma
+from mm.vma_adjust import set_vma_flags, split_vma
 
 if TYPE_CHECKING:
     from mm.types import MmStruct, TaskStruct, VmAreaStruct
@@ -352,7 +352,7 @@ def _change_range(
                     split_vma(mm, vma, start, True)
                 if vma.vm_end > end:
                     split_vma(mm, vma, end, False)
-            vma.vm_flags = new_flags
+            set_vma_flags(vma, new_flags)
             vma.vm_userfaultfd_ctx = ctx
         prev = vma
         start = vma.vm_end

@@ -96,11 +96,22 @@ def _report(vma: VmAreaStruct) -> None:
     if system.listener is not None:
         from mm.events import VmaAdjust
 
-        system.listener(VmaAdjust(vma.vm_start, vma.vm_end, vma.vm_flags))
+        system.listener(VmaAdjust.of(vma))
     if system.validate_level:
         from mm.validate import validate_areas
 
         validate_areas(vma.vm_mm)
+
+
+def set_vma_flags(vma: VmAreaStruct, flags: int) -> None:
+    """Give a whole area other flags."""
+    system = vma.vm_mm.system
+    changed = vma.vm_flags != flags
+    vma.vm_flags = flags
+    if changed and system.listener is not None:
+        from mm.events import VmaFlags
+
+        system.listener(VmaFlags.of(vma))
 
 
 def _import_anon_vmas(importer: VmAreaStruct, exporter: VmAreaStruct) -> None:
@@ -218,7 +229,7 @@ def _take_in(vma: VmAreaStruct, start: int, end: int, pgoff: int, victim: VmArea
     if mm.system.listener is not None:
         from mm.events import VmaErase
 
-        mm.system.listener(VmaErase(victim.vm_start, victim.vm_end, victim.vm_flags))
+        mm.system.listener(VmaErase.of(victim))
 
 
 def _split_vma(mm: MmStruct, vma: VmAreaStruct, addr: int, new_below: bool) -> None:
@@ -235,7 +246,7 @@ def _split_vma(mm: MmStruct, vma: VmAreaStruct, addr: int, new_below: bool) -> N
     if system.listener is not None:
         from mm.events import VmaInsert, VmaSplit
 
-        system.listener(VmaSplit(vma.vm_start, vma.vm_end, vma.vm_flags, addr))
+        system.listener(VmaSplit(vma.vm_start, vma.vm_end, vma.vm_flags, addr, mm.pgd))
     new = vm_area_dup(vma)
     pages = (addr - vma.vm_start) >> mm.arch.page_shift
     if new_below:
@@ -254,7 +265,7 @@ def _split_vma(mm: MmStruct, vma: VmAreaStruct, addr: int, new_below: bool) -> N
     else:
         _vma_adjust(vma, vma.vm_start, addr, vma.vm_pgoff, new)
     if system.listener is not None:
-        system.listener(VmaInsert(new.vm_start, new.vm_end, new.vm_flags))
+        system.listener(VmaInsert.of(new))
 
 
 def split_vma(mm: MmStruct, vma: VmAreaStruct, addr: int, new_below: bool) -> None:

@@ -168,7 +168,7 @@ def vma_merge(
     if mm.system.listener is not None:
         from mm.events import VmaMerge
 
-        mm.system.listener(VmaMerge(addr, end, vm_flags, case))
+        mm.system.listener(VmaMerge(addr, end, vm_flags, case, mm.pgd))
     _vma_adjust(vma, start, new_end, new_pgoff, None, survivor)
     return survivor
 

@@ -161,7 +161,7 @@ def vma_inserted(mm: MmStruct, vma: VmAreaStruct) -> None:
     if system.listener is not None:
         from mm.events import VmaInsert
 
-        system.listener(VmaInsert(vma.vm_start, vma.vm_end, vma.vm_flags))
+        system.listener(VmaInsert.of(vma))
     if system.validate_level:
         from mm.validate import validate_areas
 

@@ -26,6 +26,7 @@ SHOWS = {
     "lazyzero": {"fault anon-zero", "fault anon"},
     "stack": {"fault stack"},
     "vdso": {"fault special"},
+    "gcbarrier": {"vma_flags"},
 }
 
 
