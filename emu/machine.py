@@ -257,7 +257,8 @@ class Machine:
         """Run until the program ends, or one of the arguments says stop. Can be called again to go on.
 
         Args:
-            until: "syscall", a kind of event, or a function of an event that says whether it is the one.
+            until: "syscall", a kind of event, or a function of an event that says whether it is the one. The run ends
+                when what the event tells of is over; at "syscall" (syscall_enter) before the call is served.
             max_instructions: stop after so many. The engine then counts each, and is 8 (arm64) to 30 times slower.
             timeout: seconds of the host's clock.
 
@@ -306,6 +307,8 @@ class Machine:
 
         def listen(event: Any) -> None:
             if event.kind == kind if isinstance(kind, str) else kind(event):
+                if event.kind == "syscall_enter":
+                    self.kernel.hold_call = True
                 self.stop("until")
 
         return listen

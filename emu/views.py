@@ -175,11 +175,16 @@ class Walk:
         self.entries: list[Entry] = walk(mm, address)
 
     @property
+    def leaf(self) -> Entry | None:
+        """The entry that maps the address, or None when the walk found nothing mapped."""
+        return self.entries[-1] if self.entries and self.entries[-1].leaf else None
+
+    @property
     def physical(self) -> int | None:
         """The physical address, or None when the walk found nothing mapped."""
-        if not self.entries or not self.entries[-1].leaf:
+        leaf = self.leaf
+        if leaf is None:
             return None
-        leaf = self.entries[-1]
         offset = self.address & ((1 << self.mm.arch.level_shifts[leaf.level]) - 1)
         return (leaf.pfn << self.mm.arch.page_shift) + offset
 

@@ -87,6 +87,7 @@ class Kernel:
         self.nsproxy: Any = None  # the first namespaces, nsproxy.py
         self.next_namespace = 0
         self.sysctls: dict[str, Any] = {}
+        self.hold_call = False  # a listener wants the call that begins to wait (run(until="syscall"))
         self.interceptor: Callable[[SyscallEnter], int | None] | None = None  # may answer a call in the handler's place
         self.interrupt_fd = -1  # host descriptor: readable when a wait for the host must end
         self.max_threads = self._boot_limits()
@@ -248,8 +249,13 @@ class Kernel:
         name = NAMES[self.arch.name].get(number, f"syscall_{number:#x}")
         enter = SyscallEnter(task.pid, number, name, args, self.rerun)
         emit = self.system.listener
-        if emit is not None:
+        if task.held_call:
+            task.held_call = False  # its entry was told before the run stopped here
+        elif emit is not None:
             emit(enter)
+            if self.hold_call:
+                self._hold(task)
+                return
         answer = None if self.interceptor is None or self.rerun else self.interceptor(enter)
         entry = (self.calls[number] or self.table.resolve(number)) if number < self.call_count else None
         stop: Exception | None = None
@@ -284,6 +290,14 @@ class Kernel:
             task.wait_state = {}
         if task.sigpending or self.clock.now >= self.timers.next:
             self.leave(task)
+
+    def _hold(self, task: Task) -> None:
+        """Whoever runs the machine wants it back before this call is served: it is, when the task runs again."""
+        self.hold_call = False
+        self.clock.now -= TRAP_NSEC
+        task.stime -= TRAP_NSEC
+        task.held_call = task.in_call = True
+        self.need_resched = True
 
     def _traced_call(self, task: Task, number: int) -> None:
         from guest.ptrace_call import traced_call

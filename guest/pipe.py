@@ -198,7 +198,7 @@ class PipeFile(OpenFile):
 
 
 class PipeInode(Inode):
-    """What pipe() makes: it has no name but /proc/PID/fd/N. Opened there, it waits for nobody (fifo_open(), is_pipe)."""
+    """What pipe() makes: it has no name but /proc/PID/fd/N. Opened there, it waits for nobody (fifo_open())."""
 
     def open(self, path: Path, flags: int, task: Task) -> OpenFile:
         pipe = self.i_pipe

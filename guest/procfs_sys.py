@@ -92,7 +92,8 @@ def show_swaps(inode: ProcInode, task: Task) -> str:
 
 def show_filesystems(inode: ProcInode, task: Task) -> str:
     """filesystems_proc_show()."""
-    return "".join(f"nodev\t{name}\n" for name in ("sysfs", "tmpfs", "proc", "devtmpfs", "sockfs", "pipefs", "hugetlbfs"))
+    names = ("sysfs", "tmpfs", "proc", "devtmpfs", "sockfs", "pipefs", "hugetlbfs")
+    return "".join(f"nodev\t{name}\n" for name in names)
 
 
 def show_stat(inode: ProcInode, task: Task) -> str:

@@ -210,6 +210,7 @@ class Task(TaskStruct):
         self.sigpending = False  # TIF_SIGPENDING
         self.restart_block: tuple[Any, ...] | None = None  # (function, arguments...) of restart_syscall
         # A system call that sleeps.
+        self.held_call = False  # it was stopped before the call it made was served
         self.in_call = False  # the call must be run again when the task runs
         self.restart_code = 0  # an ERESTART code whose signal is not yet settled (the task was stopped)
         self.wait_state: dict[str, Any] = {}  # what the handler keeps between its runs

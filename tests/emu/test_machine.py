@@ -144,6 +144,26 @@ def test_until_an_event() -> None:
     assert m.system.listener is None
 
 
+@pytest.mark.parametrize("arch", ARCHES)
+def test_until_a_call_stops_before_it_is_served(arch: str) -> None:
+    image = str(HERE / "images" / arch / "hello")
+    plain = Machine(stdout="capture")
+    plain.load(image)
+    told: list[Any] = []
+    plain.subscribe(lambda event: told.append(event.name), "syscall_enter")
+    plain.run()
+    stepped = Machine(stdout="capture")
+    stepped.load(image)
+    again: list[Any] = []
+    stepped.subscribe(lambda event: again.append(event.name), "syscall_enter")
+    while stepped.run(until="syscall").reason == "until":
+        if again[-1] == "write":
+            assert stepped.output == b""
+    assert again == told
+    assert stepped.output == plain.output
+    assert stepped.kernel.clock.now == plain.kernel.clock.now
+
+
 def test_a_listener_can_stop_the_run() -> None:
     m = machine("x86_64", CALLS)
     calls: list[Any] = []
