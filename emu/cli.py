@@ -2,6 +2,7 @@
 
     pagewalk run [options] PROGRAM [ARG...]
     pagewalk maps|tree|pagetables [options] PROGRAM [ARG...]
+    pagewalk trace FILE --to strace|chrome|summary|folded
 
 Whatever goes wrong is one line on standard error and a status (docs/run.md): 124 a limit was reached, 125 pagewalk
 refuses, 126 the program cannot be executed, 127 it was not found, 128+n it died of signal n. Only what a plain `run`
@@ -88,6 +89,10 @@ def _main(words: list[str]) -> int:
         from emu.compare import compare
 
         return compare(options)
+    if command == "trace":
+        from emu.trace_read import convert
+
+        return convert(options)
     from emu.show import show
 
     return show(command, options)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from emu.options import Options
     from emu.stats import Stats
     from emu.strace import Strace
+    from emu.trace import Trace
 
 
 class Observers:
@@ -23,6 +24,7 @@ class Observers:
         self._files: list[Any] = []
         self._strace: Strace | None = None
         self._stats: Stats | None = None
+        self._trace: Trace | None = None
         if options.strace is not None:
             from emu.strace import Strace
 
@@ -33,7 +35,9 @@ class Observers:
             from emu.trace import Trace
 
             words = [options.program, *options.arguments]
-            machine.subscribe(Trace(self._open("--trace", options.trace).write, machine, {"program": words}))
+            header = {"program": words, "clock": options.clock}
+            self._trace = Trace(self._open("--trace", options.trace).write, machine, header)
+            machine.subscribe(self._trace)
         if options.stats:
             from emu.stats import Stats
 
@@ -51,6 +55,8 @@ class Observers:
 
     def closing(self, outcome: str, status: int) -> None:
         """The run is over: last lines of strace, the screen of --stats, calls nobody knew."""
+        if self._trace is not None:
+            self._trace.end(outcome, status)
         if self._strace is not None:
             self._strace.close()
         if self._stats is not None:

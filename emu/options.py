@@ -56,6 +56,8 @@ class Options:
         self.svg: str | None = None
         self.color: str = "auto"
         self.help = False
+        self.to = ""  # of `trace`: the form to turn it into
+        self.output: str | None = None
         self.program = ""
         self.arguments: list[str] = []
 
@@ -372,12 +374,38 @@ COMMANDS = {
     "tree": "run it, then draw the red-black tree of its VMAs",
     "pagetables": "run it, then print its page tables, every entry decoded",
     "compare": "run it under several page sizes, and compare faults, tables, memory",
+    "trace": "turn what run --trace wrote into another form",
+}
+
+# Commands that run no program: the names of their operands, and their options, which may stand behind those.
+TOOLS: dict[str, tuple[str, tuple[tuple[str, tuple[Option, ...]], ...]]] = {
+    "trace": (
+        "FILE",
+        (
+            (
+                "The form",
+                (
+                    Option(
+                        ("--to",),
+                        "to",
+                        "strace|chrome|summary|folded",
+                        one_of("strace", "chrome", "summary", "folded"),
+                        "strace, chrome, summary or folded",
+                        "strace's text, JSON for Perfetto, tables, or flame-graph stacks",
+                    ),
+                    Option(("-o",), "output", "OUT", str, "a file", "write it there [standard output]"),
+                ),
+            ),
+        ),
+    ),
 }
 OWN_GROUPS = {"compare": COMPARE_GROUP}  # of commands that have options of their own; the views share VIEW_GROUP
 
 
 def groups_of(command: str) -> tuple[tuple[str, tuple[Option, ...]], ...]:
     """The option groups a command takes."""
+    if command in TOOLS:
+        return TOOLS[command][1]
     own = OWN_GROUPS.get(command, VIEW_GROUP)
     return GROUPS if command == "run" else (own, *GROUPS)
 
@@ -397,25 +425,15 @@ def parse(command: str, words: list[str]) -> Options:
             options.help = True
             return options
         if word == "--" or not word.startswith("-") or word == "-":
+            if command in TOOLS and word != "--":
+                options.arguments.append(word)
+                at += 1
+                continue
             at += word == "--"
             break
-        at += 1
-        name, equals, value = word.partition("=")
-        option = table.get(name)
-        if option is None and not word.startswith("--"):  # -EKEY=VALUE, -0NAME
-            name, equals, value = word[:2], word[2:], word[2:]
-            option = table.get(name)
-        if option is None:
-            raise PagewalkError(f"unknown option {name} (pagewalk {command} --help lists them)")
-        if not option.metavar:
-            if equals:
-                raise PagewalkError(f"{name} takes no value")
-        elif not equals and not option.metavar.startswith("["):
-            if at == len(words):
-                raise PagewalkError(f"{name} needs a value: {option.metavar}")
-            value = words[at]
-            at += 1
-        option.set(options, value)
+        at = _take(command, table, words, at, options)
+    if command in TOOLS:
+        return _operands(command, options, [*options.arguments, *words[at:]])
     if options.cpu == "help":
         return options
     if at == len(words):
@@ -430,9 +448,43 @@ def parse(command: str, words: list[str]) -> Options:
     return options
 
 
+def _take(command: str, table: dict[str, Option], words: list[str], at: int, options: Options) -> int:
+    """Read the option at words[at]; the index behind it and its value."""
+    word = words[at]
+    at += 1
+    name, equals, value = word.partition("=")
+    option = table.get(name)
+    if option is None and not word.startswith("--"):  # -EKEY=VALUE, -0NAME
+        name, equals, value = word[:2], word[2:], word[2:]
+        option = table.get(name)
+    if option is None:
+        raise PagewalkError(f"unknown option {name} (pagewalk {command} --help lists them)")
+    if not option.metavar:
+        if equals:
+            raise PagewalkError(f"{name} takes no value")
+    elif not equals and not option.metavar.startswith("["):
+        if at == len(words):
+            raise PagewalkError(f"{name} needs a value: {option.metavar}")
+        value = words[at]
+        at += 1
+    option.set(options, value)
+    return at
+
+
+def _operands(command: str, options: Options, found: list[str]) -> Options:
+    """The operands of a tool: as many as it has names for. Raises PagewalkError."""
+    names = TOOLS[command][0].split()
+    if len(found) != len(names):
+        few = f"no {names[len(found)]} given" if len(found) < len(names) else f"{found[len(names)]}: one too many"
+        raise PagewalkError(f"{few} (usage: pagewalk {command} [options] {' '.join(names)})")
+    options.program, options.arguments = found[0], found[1:]
+    return options
+
+
 def help_text(command: str) -> str:
     """`pagewalk COMMAND --help`."""
-    lines = [f"usage: pagewalk {command} [options] PROGRAM [ARG...]", "", COMMANDS[command].capitalize() + ".", ""]
+    operands = TOOLS[command][0] if command in TOOLS else "PROGRAM [ARG...]"
+    lines = [f"usage: pagewalk {command} [options] {operands}", "", COMMANDS[command].capitalize() + ".", ""]
     for title, group in groups_of(command):
         lines.append(f"{title}:")
         for option in group:
@@ -440,6 +492,8 @@ def help_text(command: str) -> str:
             left = option.names[0] + (metavar if metavar.startswith("[=") else f" {metavar}" if metavar else "")
             lines.append(f"  {left:<30}{option.help}" if len(left) < 30 else f"  {left}\n{'':32}{option.help}")
         lines.append("")
+    if command in TOOLS:
+        return "\n".join(lines[:-1])
     lines += [
         "Options end at PROGRAM. The architecture is the ELF file's.",
         "Status: the guest's; 128+n when signal n killed it; 124 at a limit; 125 refused; 126 cannot be executed;",

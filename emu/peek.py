@@ -22,8 +22,8 @@ def peek(mm: MmStruct | None, address: int, count: int) -> bytes:
         at = address + len(found)
         piece = access_process_vm(mm, at, count - len(found))
         if not piece:
-            vma = _area(mm, at)
-            if vma is None:
+            vma = area_at(mm, at)
+            if vma is None or not vma.vm_flags & VM_READ:
                 break
             size = mm.arch.page_size
             piece = _untouched(vma, at, min(count - len(found), size - at % size))
@@ -33,16 +33,16 @@ def peek(mm: MmStruct | None, address: int, count: int) -> bytes:
     return found
 
 
-def _area(mm: MmStruct, address: int) -> VmAreaStruct | None:
-    """The readable VMA at `address`, found without find_vma(): the vmacache must not notice."""
-    node = mm.mm_rb.rb_node
+def area_at(mm: MmStruct, address: int) -> VmAreaStruct | None:
+    """The VMA at `address`, found without find_vma(): the vmacache must not notice."""
+    node: VmAreaStruct | None = mm.mm_rb.rb_node
     while node is not None:
         if address < node.vm_start:
             node = node.rb_left
         elif address >= node.vm_end:
             node = node.rb_right
         else:
-            return node if node.vm_flags & VM_READ else None
+            return node
     return None
 
 
@@ -54,6 +54,6 @@ def _untouched(vma: VmAreaStruct, address: int, count: int) -> bytes:
 
     arch = vma.vm_mm.arch
     position = (vma.vm_pgoff << arch.page_shift) + address - vma.vm_start
-    data = shmem_read(vma.vm_file.f_mapping, position, count)
+    data = shmem_read(vma.vm_file.f_mapping, position, count, mark=False)
     inside = -(-vma.vm_file.f_mapping.i_size // arch.page_size) * arch.page_size
     return data.ljust(min(count, max(0, inside - position)), b"\0")

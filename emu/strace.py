@@ -28,13 +28,13 @@ NEVER_RETURN = ("exit", "exit_group")
 
 
 class Pending:
-    """A call that has started: what is being shown, and how many of its arguments are printed."""
+    """A call that has started: what is being shown, and those of its arguments that are printed."""
 
-    __slots__ = ("call", "cut", "printed")
+    __slots__ = ("call", "cut", "shown")
 
-    def __init__(self, call: Syscall, printed: int) -> None:
+    def __init__(self, call: Syscall, shown: list[str]) -> None:
         self.call = call
-        self.printed = printed
+        self.shown = shown
         self.cut = False  # `<unfinished ...>` was written
 
 
@@ -57,6 +57,7 @@ class Strace:
         self._line = ""  # the line begun, and not ended
         self._line_pid = 0
         self._held = False  # nothing of it was written yet
+        self.decoded = ""  # the call that came back last, on one line, whatever cut it
 
     def __call__(self, event: Any) -> None:
         """Take one event; kinds it does not know are ignored."""
@@ -78,7 +79,7 @@ class Strace:
         if event.name in NEVER_RETURN:
             self._end(") ", "= ?")
             return
-        self._pending[pid] = Pending(call, len(shown) - (shown[-1:] == [""]))
+        self._pending[pid] = Pending(call, shown[:-1] if shown[-1:] == [""] else shown)
         self._held = event.name in HELD_BACK
         self._flush()
 
@@ -91,9 +92,11 @@ class Strace:
         call.result = event.result
         if pending.cut or self._line_pid != event.pid:
             self._begin(event.pid, f"<... {call.name} resumed>")
-        texts = strace_calls.argument_texts(call, on_entry=False)[pending.printed :]
+        texts = strace_calls.argument_texts(call, on_entry=False)[len(pending.shown) :]
         mark = " (INJECTED)" if event.injected else ""
-        self._end(f"{', '.join(texts)}) ", f"= {strace_calls.shown_result(call)}{mark}")
+        result = f"= {strace_calls.shown_result(call)}{mark}"
+        self.decoded = f"{call.name}({', '.join(pending.shown + texts)}) {result}"
+        self._end(f"{', '.join(texts)}) ", result)
 
     def signal(self, event: Any) -> None:
         """A signal is delivered."""

@@ -308,8 +308,12 @@ def shmem_evict_inode(mapping: AddressSpace) -> None:
 # -- content ---------------------------------------------------------------------------------------------------------
 
 
-def shmem_read(mapping: AddressSpace, pos: int, count: int) -> bytes:
-    """Up to `count` bytes from `pos`; short at the end of the file. Holes read as zeroes."""
+def shmem_read(mapping: AddressSpace, pos: int, count: int, mark: bool = True) -> bytes:
+    """Up to `count` bytes from `pos`; short at the end of the file. Holes read as zeroes.
+
+    Args:
+        mark: tell the page cache that the pages were used; a tool that only looks does not.
+    """
     info: ShmemInodeInfo = mapping.private
     system = info.system
     end = min(pos + count, mapping.i_size)
@@ -322,7 +326,7 @@ def shmem_read(mapping: AddressSpace, pos: int, count: int) -> bytes:
         page = mapping.pages.get(index)
         if page is not None:
             if page.flags & PG_UPTODATE:
-                if not offset:
+                if mark and not offset:
                     mark_page_accessed(page)
                 start = page.pfn * size + offset
                 parts.append(bytes(system.ram[start : start + length]))

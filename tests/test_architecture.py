@@ -9,7 +9,7 @@ import pytest
 from geometry import PROJECT
 
 PACKAGES = {"mm": {"mm"}, "guest": {"guest", "mm"}, "emu": {"emu", "guest", "mm"}}
-THIRD_PARTY = {"mm": set(), "guest": {"elftools"}, "emu": {"elftools", "unicorn", "capstone", "matplotlib"}}
+THIRD_PARTY = {"mm": set(), "guest": {"elftools"}, "emu": {"elftools", "unicorn", "capstone", "matplotlib", "rich"}}
 FILES = sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("*.py"))
 NAMES = [str(path.relative_to(PROJECT)) for path in FILES]
 each_file = pytest.mark.parametrize("path", FILES, ids=NAMES)

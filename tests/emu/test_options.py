@@ -6,7 +6,7 @@ import pytest
 
 from emu import cli
 from emu.errors import PagewalkError
-from emu.options import COMMANDS, GROUPS, Options, help_text, parse, size, usage
+from emu.options import COMMANDS, GROUPS, TOOLS, Options, help_text, parse, size, usage
 
 
 def test_options_end_at_program() -> None:
@@ -120,7 +120,7 @@ def test_control_characters_of_a_name_are_escaped(capfd: pytest.CaptureFixture[s
 def test_help_names_every_option_and_fits_a_terminal() -> None:
     for command in COMMANDS:
         text = help_text(command)
-        for _, group in GROUPS:
+        for _, group in TOOLS[command][1] if command in TOOLS else GROUPS:
             for option in group:
                 assert f"  {option.names[0]}" in text
         assert max(map(len, text.splitlines())) <= 110
@@ -129,9 +129,30 @@ def test_help_names_every_option_and_fits_a_terminal() -> None:
 
 def test_every_option_sets_a_field_that_exists() -> None:
     options = Options()
-    for _, group in GROUPS:
+    for _, group in (*GROUPS, *(group for _, groups in TOOLS.values() for group in groups)):
         for option in group:
             assert hasattr(options, option.attribute)
+
+
+def test_a_tools_options_may_follow_its_operands() -> None:
+    options = parse("trace", ["t.jsonl", "--to", "chrome", "-o", "out"])
+    assert (options.program, options.to, options.output) == ("t.jsonl", "chrome", "out")
+    assert parse("trace", ["--to=folded", "--", "-odd"]).program == "-odd"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "no FILE given (usage: pagewalk trace [options] FILE)"),
+        ("a b", "b: one too many (usage: pagewalk trace [options] FILE)"),
+        ("a --to x", "--to x: expected strace, chrome, summary or folded"),
+        ("a --stats", "unknown option --stats (pagewalk trace --help lists them)"),
+    ],
+)
+def test_refusals_of_a_tool(words: str, message: str) -> None:
+    with pytest.raises(PagewalkError) as refusal:
+        parse("trace", words.split())
+    assert str(refusal.value) == message
 
 
 def test_an_empty_name_is_not_found() -> None:
