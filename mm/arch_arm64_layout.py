@@ -126,9 +126,7 @@ def hugetlb_get_unmapped_area(mm: MmStruct, shift: int, addr: int, length: int, 
         return vm_unmapped_area(mm, bottom_up)
     low = max(arch.page_size, mm.system.mmap_min_addr)
     try:
-        return vm_unmapped_area(
-            mm, VmUnmappedAreaInfo(VM_UNMAPPED_AREA_TOPDOWN, length, low, mm.mmap_base, align_mask)
-        )
+        return vm_unmapped_area(mm, VmUnmappedAreaInfo(VM_UNMAPPED_AREA_TOPDOWN, length, low, mm.mmap_base, align_mask))
     except Errno:
         return vm_unmapped_area(mm, bottom_up)
 
