@@ -267,6 +267,7 @@ def __mm_populate(mm: MmStruct, start: int, length: int, ignore_errors: bool) ->
     page_shift = mm.arch.page_shift
     nstart = start
     vma: VmAreaStruct | None = mm.ops.find_vma(mm, nstart)
+    looked_up: VmAreaStruct | None = None  # get_user_pages() looks each area up, which the vmacache remembers
     while nstart < end:
         if vma is not None and nstart >= vma.vm_end:
             vma = vma.vm_next
@@ -277,11 +278,15 @@ def __mm_populate(mm: MmStruct, start: int, length: int, ignore_errors: bool) ->
             nstart = max(nstart, vma.vm_start)
             zeroes = populate_zero_pages(vma, nstart, (nend - nstart) >> page_shift)
             if zeroes:
+                if looked_up is not vma:
+                    mm.ops.find_vma(mm, nstart)
+                    looked_up = vma
                 nstart += zeroes << page_shift
                 continue
             upto = nend
             if vma.vm_ops is None and not vma.vm_flags & (VM_WRITE | _NO_ZERO_PAGES):
                 upto = nstart + mm.arch.page_size  # one fault makes the table that the zero pages need
+            looked_up = vma
             try:
                 nend = nstart + (populate_vma_page_range(vma, nstart, upto) << page_shift)
             except Errno:

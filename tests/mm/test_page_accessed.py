@@ -9,6 +9,7 @@ from mm.flags import PG_ACTIVE, PG_REFERENCED, PG_UNEVICTABLE
 from mm.gup import FOLL_TOUCH, get_user_pages, mm_populate
 from mm.lru import mark_page_accessed
 from mm.mlock import mlock
+from mm.mprotect import do_mprotect
 from mm.shmem import shmem_read, shmem_write
 from mm.types import Page
 from tests.pages_world import ANON, READ, SHARED, WRITE, World
@@ -88,3 +89,17 @@ def test_zero_pages_populated_at_once_are_what_faults_would_have_made(touched: i
         entries = [w.pte(address + number * w.ps) for number in range(2000)]
         seen.append((entries, w.task.min_flt, w.task.rss_events, w.system.pgfault, w.rss()))
     assert seen[0] == seen[1]
+
+
+def test_each_populated_area_is_looked_up() -> None:
+    """The vmacache remembers the last one (a generated script, recorded on the oracle, showed it)."""
+    w = World()
+    w.system.validate_level = 0
+    address = w.mmap(4, 1, ANON)
+    assert w.fault(address, READ) is None  # the table is there
+    second = address + 2 * w.ps
+    do_mprotect(w.task, second, 2 * w.ps, 5)
+    w.task.vmacache[:] = [None] * 4
+    mm_populate(w.mm, address, 4 * w.ps)
+    slots = [vma.vm_start for vma in w.task.vmacache if vma is not None]
+    assert slots == [second]
