@@ -93,6 +93,10 @@ def _main(words: list[str]) -> int:
         from emu.trace_read import convert
 
         return convert(options)
+    if command == "explain":
+        from emu.explain import explain
+
+        return explain(options)
     from emu.show import show
 
     return show(command, options)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self, TypeVar
 
+    from emu.explain import Explainer
     from emu.steer import Steering
     from emu.views import AddressSpace, PageTables, View, VmaTree
     from guest.task import Task
@@ -148,6 +149,7 @@ class Machine:
         self.instructions: int | None = None  # executed so far, where the run was counted from its start
         self._listeners: list[tuple[Callable[[Any], None], tuple[str, ...]]] = []
         self._steering: Steering | None = None
+        self.explainers: list[Explainer] = []  # emu/explain.py
         self._stop = ""  # why the run must end
         self._watcher: Watcher | None = None
         self._loaded: Task | None = None  # whose registers the engine holds
@@ -190,6 +192,8 @@ class Machine:
             install(self, [Algorithm.of(slot, function) for slot, function in self._algorithms.items()], self._judge)
         if self._steering is not None:
             self._steering.install()
+        for explainer in self.explainers:
+            explainer.attach()
 
     def load(self, program: str | bytes, argv: list[str] | list[bytes] | None = None) -> Task:
         """Exec a program as the machine's first.
@@ -470,6 +474,16 @@ class Machine:
                 self._listen()
 
         return unsubscribe
+
+    def explain(self, **choice: Any) -> Explainer:
+        """Have page faults and memory calls explained from now on; `.last` is the last fault. See emu/explain.py.
+
+        Args:
+            choice: faults (numbers), addresses, every (True: all faults), last, calls (numbers or "NAME:K"), told.
+        """
+        from emu.explain import Explainer
+
+        return Explainer(self, **choice)
 
     # ---- steering
 

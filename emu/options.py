@@ -55,6 +55,11 @@ class Options:
         self.plot: str | None = None
         self.svg: str | None = None
         self.color: str = "auto"
+        self.faults: list[int] = []
+        self.addresses: list[int] = []
+        self.calls: list[Any] = []
+        self.every = False
+        self.last = False
         self.help = False
         self.to = ""  # of `trace`: the form to turn it into
         self.output: str | None = None
@@ -143,6 +148,13 @@ def geometries(text: str) -> list[str]:
         if name not in GEOMETRIES:
             raise PagewalkError(f"--geometry {name}: expected {', '.join(GEOMETRIES)}")
     return names
+
+
+def memory_call(text: str) -> Any:
+    """N or NAME[:K] of --call."""
+    from emu.explain_call import CallWanted
+
+    return CallWanted(int(text) if text.isdigit() else text)
 
 
 def one_of(*words: str) -> Callable[[str], str]:
@@ -368,6 +380,39 @@ COMPARE_GROUP: tuple[str, tuple[Option, ...]] = (
     ),
 )
 
+COLOR = VIEW_GROUP[1][-1]
+QUIET = VIEW_GROUP[1][1]
+
+EXPLAIN_GROUP: tuple[str, tuple[Option, ...]] = (
+    "What is explained (without: the last fault; the one that killed the program, if one did)",
+    (
+        Option(
+            ("--fault",),
+            "faults",
+            "N",
+            lambda t: number(t, 1),
+            "a whole number from 1",
+            "the N-th page fault of the run; repeatable",
+        ),
+        Option(
+            ("--address",), "addresses", "A", number, "an address", "every fault in the page of this address; repeatable"
+        ),
+        switch("--all", "every", "every fault"),
+        switch("--last", "last", "the last fault"),
+        Option(
+            ("--call",),
+            "calls",
+            "N|NAME[:K]",
+            memory_call,
+            "N or NAME[:K]",
+            "the N-th memory call, or the K-th (else each) call of NAME; repeatable",
+        ),
+        switch("--json", "json", "one JSON object a line; the guest's own output is dropped"),
+        QUIET,
+        COLOR,
+    ),
+)
+
 COMMANDS = {
     "run": "run a program",
     "maps": "run it, then print the memory map as /proc/PID/maps",
@@ -375,6 +420,7 @@ COMMANDS = {
     "pagetables": "run it, then print its page tables, every entry decoded",
     "compare": "run it under several page sizes, and compare faults, tables, memory",
     "trace": "turn what run --trace wrote into another form",
+    "explain": "run it, and tell its page faults or memory calls step by step",
 }
 
 # Commands that run no program: the names of their operands, and their options, which may stand behind those.
@@ -399,7 +445,7 @@ TOOLS: dict[str, tuple[str, tuple[tuple[str, tuple[Option, ...]], ...]]] = {
         ),
     ),
 }
-OWN_GROUPS = {"compare": COMPARE_GROUP}  # of commands that have options of their own; the views share VIEW_GROUP
+OWN_GROUPS = {"compare": COMPARE_GROUP, "explain": EXPLAIN_GROUP}  # of commands that have options of their own; the views share VIEW_GROUP
 
 
 def groups_of(command: str) -> tuple[tuple[str, tuple[Option, ...]], ...]:

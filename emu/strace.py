@@ -73,7 +73,7 @@ class Strace:
         if pid in self._pending:  # the same call again after its task slept
             return
         self._alive.add(pid)
-        call = self._syscall(event)
+        call = self.syscall(event)
         shown = strace_calls.argument_texts(call, on_entry=True)
         self._begin(pid, f"{event.name}({', '.join(shown)}")
         if event.name in NEVER_RETURN:
@@ -108,7 +108,7 @@ class Strace:
         self._alive.add(event.pid)
         if event.pid in self._pending:
             return
-        call = self._syscall(event, name="execve", args=())
+        call = self.syscall(event, name="execve", args=())
         argv = ", ".join(_argument(text) for text in event.argv)
         envp = event.stack + 8 * (len(event.argv) + 2)
         count = len(pointer_array(call, envp) or ())
@@ -174,7 +174,7 @@ class Strace:
 
     # -- the caller ---------------------------------------------------------------------------------------------------
 
-    def _syscall(self, event: Any, name: str = "", args: tuple[int, ...] | None = None) -> Syscall:
+    def syscall(self, event: Any, name: str = "", args: tuple[int, ...] | None = None) -> Syscall:
         """The call of an event, with access to the memory of the task that made it."""
         task = self._machine.kernel.tasks.get(event.pid)
         mm = None if task is None else task.mm

@@ -121,6 +121,11 @@ class Arch:
         # level_counted[i]: mm_inc_nr_*() is called for a table linked at level i (p4d tables are not counted).
         self.level_counted = tuple(name not in ("pgd", "p4d") for name in self.level_names)
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state.pop("do_page_fault", None)  # what explaining faults puts in the method's way (emu/explain.py)
+        return state
+
     def __repr__(self) -> str:
         return f"<Arch {self.name} {self.page_size >> 10}K {len(self.level_shifts)} levels>"
 

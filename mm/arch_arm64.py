@@ -29,7 +29,7 @@ from mm.flags import (
 )
 
 if TYPE_CHECKING:
-    from mm.types import TaskStruct
+    from mm.types import MmStruct, TaskStruct
 
 PTE_VALID = 1 << 0
 PTE_TABLE_BIT = 1 << 1
@@ -225,13 +225,28 @@ class Arm64(Arch):
 
     def kernel_fault(self, task: TaskStruct, address: int, write: bool, pte: int) -> FaultSignal | None:
         if not pte & PTE_VALID:
-            status = FSC_FAULT | 3
+            status = FSC_FAULT | self._walk_level(task.mm, address)
         elif not pte & PTE_AF:
             status = FSC_ACCESS | 3
         else:
             status = FSC_PERM | 3
         esr = ESR_EC_DABT_CUR << ESR_EC_SHIFT | ESR_IL | (ESR_WNR if write else 0) | status
         return self.do_page_fault(task, esr, address, user=False)
+
+    def _walk_level(self, mm: MmStruct | None, address: int) -> int:
+        """The level (0 to 3) at which the walk for `address` finds nothing."""
+        if mm is None or address >= self.task_size:
+            return 0
+        words = mm.system.words
+        table = mm.pgd << self.table_word_shift
+        level = 4 - len(self.level_shifts)
+        for shift in self.level_shifts[:-1]:
+            entry = words[table + (address >> shift & self.index_mask)]
+            if not entry:
+                return level
+            table = (entry & self.PTE_PFN_MASK) >> 3
+            level += 1
+        return level
 
     def do_page_fault(
         self, task: TaskStruct, error_code: int, address: int, user: bool = True, tried: int = 0
