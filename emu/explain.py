@@ -55,7 +55,7 @@ class Explainer:
         addresses: Iterable[int] = (),
         every: bool = False,
         last: bool = True,
-        calls: Iterable[int | str] = (),
+        calls: Iterable[Any] = (),
         told: Callable[[Any], None] | None = None,
     ) -> None:
         self.machine = machine
@@ -206,6 +206,7 @@ class Explainer:
             self._end_call(event)
         elif kind == "exit":
             self._entered.pop(event.pid, None)
+            self._end_call(None)
         elif kind == "switch":
             self._end_call(None)
         elif kind == "signal":
@@ -236,7 +237,7 @@ class Explainer:
         call, self._call = self._call, None
         if call is not None:
             call.decisions.stop()
-            call.end(self.machine.kernel.current, event)
+            call.end(event)
             self._tell(call, self.calls)
 
 
@@ -276,9 +277,7 @@ def explain(options: Options) -> int:
                 spool.write(("\n" if told > 1 else "") + explanation.text(colour) + "\n")
 
         last = options.last or not chosen
-        explainer = Explainer(
-            machine, options.faults, options.addresses, options.every, last, options.calls, tell
-        )
+        explainer = Explainer(machine, options.faults, options.addresses, options.every, last, options.calls, tell)
         observers = Observers(machine, options)
         try:
             cli.load(machine, options)
@@ -303,9 +302,9 @@ def _complain_if_missing(explainer: Explainer, options: Options, told: int) -> N
     for number in options.faults:
         if number > explainer.count:
             raise PagewalkError(f"--fault {number}: the run had only {explainer.count} faults")
-    for call in options.calls:
-        wanted = CallWanted(call)
-        if not wanted.found:
-            pass
+    if options.calls and not told:
+        counts = explainer.memory_calls
+        made = ", ".join(f"{count} {name}" for name, count in counts.items() if name) or "none"
+        raise PagewalkError(f"--call {options.calls[0]}: the run had no such memory call ({made})")
     if not told:
         raise PagewalkError("nothing to explain: no such fault happened")

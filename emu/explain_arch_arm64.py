@@ -79,7 +79,11 @@ def error_bits(code: int) -> list[tuple[str, str, str]]:
     ]
     if kind in (0x24, 0x25):
         fields += [
-            ("bit 24 ISV", str(code >> 24 & 1), "bits 23-14 describe the load or store" if code >> 24 & 1 else "no more"),
+            (
+                "bit 24 ISV",
+                str(code >> 24 & 1),
+                "bits 23-14 describe the load or store" if code >> 24 & 1 else "no more",
+            ),
             ("bit 10 FnV", str(code >> 10 & 1), "FAR_EL1 is not valid" if code & FNV else "FAR_EL1 holds the address"),
             ("bit 8 CM", str(code >> 8 & 1), "cache maintenance" if code & CM else "no cache maintenance"),
             ("bit 7 S1PTW", str(code >> 7 & 1), "in a stage 2 walk" if code & S1PTW else "not in a stage 2 walk"),

@@ -16,14 +16,13 @@ CODE_NAME = "error code"
 
 PRESENT, WRITABLE, USER, NO_EXECUTE = 1, 2, 4, 1 << 63
 PROTNONE = 1 << 8
-P, W, U, RSVD, I, PK = 1, 2, 4, 8, 16, 32
+PF_PROT, PF_WRITE, PF_USER, PF_RSVD, PF_INSTR, PF_PK = 1, 2, 4, 8, 16, 32
 
-REGISTERS = {
-    name: number
-    for number, name in enumerate(
-        "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 rip".split(),
-    )
-}
+REGISTER_NAMES = (
+    *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
+    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip"),
+)
+REGISTERS = {name: number for number, name in enumerate(REGISTER_NAMES)}
 STACK_POINTER, PROGRAM_COUNTER = "rsp", "rip"
 MAX_INSTRUCTION = 15  # bytes
 
@@ -70,18 +69,34 @@ def level_number(levels: int, level: int) -> str:
 def error_bits(code: int) -> list[tuple[str, str, str]]:
     """The error code bit by bit: (name, value, what it says)."""
     return [
-        ("bit 0 P", str(code & 1), "an entry was there, but forbids the access" if code & P else "no entry: not present"),
-        ("bit 1 W/R", str(code >> 1 & 1), "the access was a write" if code & W else "the access was no write"),
-        ("bit 2 U/S", str(code >> 2 & 1), "made by user code" if code & U else "made by the kernel"),
-        ("bit 3 RSVD", str(code >> 3 & 1), "a reserved bit was set in an entry" if code & RSVD else "no reserved bit"),
-        ("bit 4 I/D", str(code >> 4 & 1), "it fetched an instruction" if code & I else "it was no instruction fetch"),
-        ("bit 5 PK", str(code >> 5 & 1), "a protection key forbade it" if code & PK else "no protection key involved"),
+        (
+            "bit 0 P",
+            str(code & 1),
+            "an entry was there, but forbids the access" if code & PF_PROT else "no entry: not present",
+        ),
+        ("bit 1 W/R", str(code >> 1 & 1), "the access was a write" if code & PF_WRITE else "the access was no write"),
+        ("bit 2 U/S", str(code >> 2 & 1), "made by user code" if code & PF_USER else "made by the kernel"),
+        (
+            "bit 3 RSVD",
+            str(code >> 3 & 1),
+            "a reserved bit was set in an entry" if code & PF_RSVD else "no reserved bit",
+        ),
+        (
+            "bit 4 I/D",
+            str(code >> 4 & 1),
+            "it fetched an instruction" if code & PF_INSTR else "it was no instruction fetch",
+        ),
+        (
+            "bit 5 PK",
+            str(code >> 5 & 1),
+            "a protection key forbade it" if code & PF_PK else "no protection key involved",
+        ),
     ]
 
 
 def access_of(code: int) -> str:
     """read, write or exec, by the error code."""
-    return "exec" if code & I else "write" if code & W else "read"
+    return "exec" if code & PF_INSTR else "write" if code & PF_WRITE else "read"
 
 
 def untagged(address: int, code: int) -> int:
@@ -124,7 +139,9 @@ def refusal(entries: list[Any], access: str, user: bool) -> str:
 
 def expected_code(stopped: bool, entries: list[Any], access: str, user: bool, levels: int) -> int:
     """The bits of the error code that follow from a walk: P, W, U, I."""
-    return (0 if stopped else P) | (W if access == "write" else 0) | (U if user else 0) | (I if access == "exec" else 0)
+    code = 0 if stopped else PF_PROT
+    code |= PF_WRITE if access == "write" else PF_INSTR if access == "exec" else 0
+    return code | (PF_USER if user else 0)
 
 
-CODE_MASK = P | W | U | I
+CODE_MASK = PF_PROT | PF_WRITE | PF_USER | PF_INSTR

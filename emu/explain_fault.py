@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mm.types import MmStruct
 
 RSS_NAMES = ("rss_file", "rss_anon", "swap", "rss_shmem")  # MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES
-CONVERSIONS = {"aarch64": 32, "x86_64": 16}
 
 
 class Frame:
@@ -161,13 +160,12 @@ class FaultExplanation:
         self.waits = bool(task.userfaults) and signal is None and not self.result
         self.walk_after = HardwareWalk(mm, self.address, self.access, self.user)
         self.frame_after = _frame_of(mm, self.walk_after)
-        self.old_frame_after = (
-            Frame(mm, self.frame_before.pfn) if self.frame_before is not None and self.frame_before != 0 else None
-        )
+        self.old_frame_after = Frame(mm, self.frame_before.pfn) if self.frame_before is not None else None
         self.counters_after = counters_of(mm, task, self._explainer.tasks())
         self.flush = mm.tlb_flush_pending and not self.flush_before
         after = area_at(mm, self.address)
         self.area_after = Area(after) if after is not None else None
+        del self._mm, self._explainer  # an explanation is numbers: it keeps nothing alive
 
     # ---- what is derived
 

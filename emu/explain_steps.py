@@ -1,7 +1,7 @@
 """What the memory manager decides, overheard while it decides: no second version of its rules that could be wrong.
 
-While one fault or call is explained, Python's own line tracing (sys.settrace) is on for the functions of mm/. The source
-of each says which lines are conditions; which line runs next says how the condition came out. So every check that is
+While one fault or call is explained, Python's own line tracing (sys.settrace) is on for the functions of mm/. Their
+source says which lines are conditions; the line that runs next says how a condition came out. So every check that is
 told was really made, in that order, with those values, and one that was not reached is not told.
 
     if start & (arch.page_size - 1):           a condition; values now: start = 0x401010
@@ -18,6 +18,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from emu.explain_words import sentence
+from mm.arch import U64
 from mm.types import VmAreaStruct
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def refusal_of(statement: ast.stmt) -> str:
 
 def _last_name(node: ast.expr) -> str:
     """`errno.EINVAL` -> EINVAL."""
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ast.unparse(node)
+    return (
+        node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ast.unparse(node)
+    )
 
 
 OWN = ("mm", "system", "arch", "info", "vma", "self", "current", "task", "mapping", "file")  # not worth naming
@@ -315,7 +318,20 @@ class Activation:
 
 
 ADDRESSES = ("addr", "address", "start", "end", "brk", "length", "offset", "_len", "size")
-DECIMAL = ("count", "pages", "events", "_vm", "signo", "users", "pgoff", "grow", "charged", "limit", "refcount", "fault")
+DECIMAL = (
+    "count",
+    "pages",
+    "events",
+    "_vm",
+    "signo",
+    "users",
+    "pgoff",
+    "grow",
+    "charged",
+    "limit",
+    "refcount",
+    "fault",
+)
 
 
 def values_of(values: list[tuple[str, CodeType]], frame: FrameType) -> dict[str, str]:
@@ -339,7 +355,7 @@ def value_text(name: str, value: Any) -> str:
     if isinstance(value, int):
         if (value < 10 and not name.endswith(ADDRESSES)) or (name.endswith(DECIMAL) and value < 1 << 40):
             return str(value)
-        return f"{value:#x}"
+        return "unlimited" if value == U64 and name.startswith(("RLIM", "rlim", "soft", "limit")) else f"{value:#x}"
     if isinstance(value, VmAreaStruct):
         return f"{value.vm_start:x}-{value.vm_end:x}"
     return "none" if value is None else ""

@@ -1,10 +1,10 @@
 """An explanation of a fault as text: numbered steps, one fact a line, columns aligned; the same as HTML.
 
-    Fault 21 of /segv (pid 27): write to 0x0
-    1  The instruction
-       ...
-    8  The end
-       SIGSEGV ...
+Fault 21 of /segv (pid 27): write to 0x0
+1  The instruction
+   ...
+8  The end
+   SIGSEGV ...
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from emu.draw_pagetables import decoder_of
 from emu.explain_walk import HardwareWalk, rules_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from emu.explain_fault import FaultExplanation
 
 GOOD, BAD, NOTE = draw.GREEN, draw.RED, draw.GREY
@@ -96,7 +98,7 @@ def steps_html(told: Told) -> str:
     return "".join(out) + "</div>"
 
 
-def table(rows: list[tuple[str, ...]], gap: str = "  ") -> list[str]:
+def table(rows: Sequence[tuple[str, ...]], gap: str = "  ") -> list[str]:
     """Rows with their columns aligned."""
     widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(max(map(len, rows)))]
     return [gap.join(f"{cell:<{widths[column]}}" for column, cell in enumerate(row)).rstrip() for row in rows]
@@ -198,7 +200,8 @@ def _split(fault: FaultExplanation) -> tuple[list[Any], list[Any]]:
     """(checks of the fault routine and of the stack's growth, checks of the handler)."""
     entry = ("do_page_fault", "expand_downwards", "_acct_stack_growth", "expand_stack")
     depth = 0
-    first, second = [], []
+    first: list[Any] = []
+    second: list[Any] = []
     for check in fault.checks:
         if check.function in entry:
             first.append(check)
@@ -251,7 +254,9 @@ def _decision(fault: FaultExplanation) -> Step:
         lines.insert(0, Line(f"area {fault.area}, vm_flags {fault.area.flags:#x}: {names}"))
     if fault.grown is not None:
         low, high = fault.grown[1], fault.grown[0]
-        lines.append(Line(f"the stack grew from {high:#x} down to {low:#x}: {(high - low) // fault.page_size} pages", GOOD))
+        lines.append(
+            Line(f"the stack grew from {high:#x} down to {low:#x}: {(high - low) // fault.page_size} pages", GOOD)
+        )
     return Step("Is the access allowed?", lines or [Line("nothing was asked")])
 
 
@@ -354,9 +359,11 @@ def _end(fault: FaultExplanation) -> Step:
         if fault.waits:
             return Step("The end", [Line("the task sleeps; when it is woken, the fault is made again")])
         again = "the kernel goes on with the call" if not fault.user else "the instruction is executed again"
-        return Step("The end", [Line(f"{again}, and finds {fault.walk_after.physical:#x} in RAM", GOOD)]) if (
-            fault.walk_after.physical is not None and not fault.walk_after.stop
-        ) else Step("The end", [Line(f"{again}, and will fault once more: {fault.walk_after.stop}", NOTE)])
+        return (
+            Step("The end", [Line(f"{again}, and finds {fault.walk_after.physical:#x} in RAM", GOOD)])
+            if (fault.walk_after.physical is not None and not fault.walk_after.stop)
+            else Step("The end", [Line(f"{again}, and will fault once more: {fault.walk_after.stop}", NOTE)])
+        )
     name = SIGNALS.get(signal.signo, f"signal {signal.signo}")
     if not fault.user:
         return Step("The end", [Line(f"no {name}, since the kernel made the access: the call gets EFAULT", BAD)])

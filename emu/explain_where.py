@@ -86,7 +86,7 @@ class Image:
         self._elf = elf
         found = {}
         for name in (".dynsym", ".symtab"):
-            table = elf.get_section_by_name(name)
+            table: Any = elf.get_section_by_name(name)
             if table is None:
                 continue
             for symbol in table.iter_symbols():

@@ -104,7 +104,10 @@ WORDS_OF: dict[str, dict[str, tuple[str, str]]] = {
     },
     "handle_pte_fault": {
         "not pte": ("the PTE is in use", "the PTE is empty"),
-        "vma.vm_ops is not None": ("the area is anonymous (no vm_ops)", "the area has an owner (vm_ops), a file mostly"),
+        "vma.vm_ops is not None": (
+            "the area is anonymous (no vm_ops)",
+            "the area has an owner (vm_ops), a file mostly",
+        ),
         "vma.vm_flags & VM_SHARED": ("", "a shared mapping without vm_ops"),
         "index < 0": ("", "there is no PTE table yet: one is made"),
         "index < 0 -> VM_FAULT_OOM": ("", "no frame for a page table"),
@@ -157,7 +160,10 @@ WORDS_OF: dict[str, dict[str, tuple[str, str]]] = {
     "do_wp_page": {
         "vma.vm_flags & VM_UFFD_WP and pte & mm.arch.PTE_UFFD_WP": ("", "a userfaultfd protects the page"),
         "isinstance(mem_map.frames[pfn], AnonVma)": ("", "the frame is an anonymous page"),
-        "mem_map.users[pfn] == 1": ("more than one entry maps it: a copy is needed", "no one else maps it: it is reused"),
+        "mem_map.users[pfn] == 1": (
+            "more than one entry maps it: a copy is needed",
+            "no one else maps it: it is reused",
+        ),
         "page is None": ("", "there is no page behind the entry: the zero page, or a raw frame"),
         "page_anon(page)": ("", "the frame is an anonymous page"),
         "page.refcount == 1 and page.mapcount == 1": (
@@ -301,7 +307,10 @@ WORDS_OF: dict[str, dict[str, tuple[str, str]]] = {
     },
     "mmap_region": {"mapping.i_mmap_writable < 0": ("", "the file is sealed against writing")},
     "_mmap_region": {
-        "not may_expand_vm(mm, vm_flags, pages)": ("the limits allow it", "a limit forbids it, unless pages are replaced"),
+        "not may_expand_vm(mm, vm_flags, pages)": (
+            "the limits allow it",
+            "a limit forbids it, unless pages are replaced",
+        ),
         "not may_expand_vm(mm, vm_flags, pages - replaced)": ("", "a limit of the address space forbids it"),
         "_accountable_mapping(vm_flags) and (not getattr(file, 'huge_shift', 0))": (
             "not private and writable: nothing is promised",
@@ -319,7 +328,10 @@ WORDS_OF: dict[str, dict[str, tuple[str, str]]] = {
         "length == 0": ("the length is not 0", "the length is 0"),
         "vma is None": ("", "no area ends above the start: nothing to do"),
         "vma.vm_start >= end": ("an area lies in the range", "no area lies in the range: nothing to do"),
-        "start > vma.vm_start": ("the first area begins within the range", "the first area begins before the range: split"),
+        "start > vma.vm_start": (
+            "the first area begins within the range",
+            "the first area begins before the range: split",
+        ),
         "end < vma.vm_end and mm.map_count >= mm.system.sysctl_max_map_count": (
             "one area more is allowed, or not needed",
             "a hole in an area needs one area more than is allowed",
@@ -338,7 +350,10 @@ WORDS_OF: dict[str, dict[str, tuple[str, str]]] = {
         "start & arch.page_size - 1": ("the start is page aligned", "the start is not page aligned"),
         "not length": ("the length is not 0", "the length is 0: nothing to do"),
         "end <= start": ("the range does not overflow", "the range overflows"),
-        "prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC | PROT_SEM)": ("the protection is valid", "an unknown protection bit"),
+        "prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC | PROT_SEM)": (
+            "the protection is valid",
+            "an unknown protection bit",
+        ),
         "pkey != -1": ("", "the protection key is none that was allocated"),
         "vma is None": ("an area ends above the start", "no area ends above the start"),
         "vma.vm_start >= end": ("", "no area lies in the range"),
@@ -415,7 +430,10 @@ WORDS_OF: dict[str, dict[str, tuple[str, str]]] = {
     },
     "_vma_to_resize": {
         "vma is None or vma.vm_start > addr": ("an area contains the address", "no area contains the address"),
-        "not old_len and (not vma.vm_flags & (VM_SHARED | VM_MAYSHARE))": ("", "an old length of 0 needs shared memory"),
+        "not old_len and (not vma.vm_flags & (VM_SHARED | VM_MAYSHARE))": (
+            "",
+            "an old length of 0 needs shared memory",
+        ),
         "flags & MREMAP_DONTUNMAP and (vma.vm_ops is not None or vma.vm_flags & VM_SHARED)": (
             "",
             "MREMAP_DONTUNMAP needs private anonymous memory",
@@ -429,7 +447,10 @@ WORDS_OF: dict[str, dict[str, tuple[str, str]]] = {
             "locked memory stays within RLIMIT_MEMLOCK, or CAP_IPC_LOCK is held",
             "locked memory would exceed RLIMIT_MEMLOCK",
         ),
-        "not may_expand_vm(mm, vma.vm_flags, pages)": ("the limits allow it", "a limit of the address space forbids it"),
+        "not may_expand_vm(mm, vma.vm_flags, pages)": (
+            "the limits allow it",
+            "a limit of the address space forbids it",
+        ),
     },
     "_mremap_to": {
         "new_addr & mm.arch.page_size - 1 or new_len > task_size or new_addr > task_size - new_len or "
@@ -483,7 +504,8 @@ WORDS_OF: dict[str, dict[str, tuple[str, str]]] = {
     "madvise_behavior": {"new_flags == vma.vm_flags": ("the flags change", "the area has these flags already")},
     "_advised_flags": {
         "behavior == MADV_DOFORK and vm_flags & VM_IO or (behavior == MADV_WIPEONFORK and (vma.vm_file is not None or "
-        "vm_flags & VM_SHARED)) or (behavior == MADV_DODUMP and (not vm_flags & VM_HUGETLB) and vm_flags & VM_SPECIAL)": (
+        "vm_flags & VM_SHARED)) or "
+        "(behavior == MADV_DODUMP and (not vm_flags & VM_HUGETLB) and vm_flags & VM_SPECIAL)": (
             "the advice suits the area",
             "the advice does not suit the area",
         ),

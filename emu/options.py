@@ -395,7 +395,12 @@ EXPLAIN_GROUP: tuple[str, tuple[Option, ...]] = (
             "the N-th page fault of the run; repeatable",
         ),
         Option(
-            ("--address",), "addresses", "A", number, "an address", "every fault in the page of this address; repeatable"
+            ("--address",),
+            "addresses",
+            "A",
+            number,
+            "an address",
+            "every fault in the page of this address; repeatable",
         ),
         switch("--all", "every", "every fault"),
         switch("--last", "last", "the last fault"),
@@ -445,7 +450,8 @@ TOOLS: dict[str, tuple[str, tuple[tuple[str, tuple[Option, ...]], ...]]] = {
         ),
     ),
 }
-OWN_GROUPS = {"compare": COMPARE_GROUP, "explain": EXPLAIN_GROUP}  # of commands that have options of their own; the views share VIEW_GROUP
+# Of commands that have options of their own; the views share VIEW_GROUP.
+OWN_GROUPS = {"compare": COMPARE_GROUP, "explain": EXPLAIN_GROUP}
 
 
 def groups_of(command: str) -> tuple[tuple[str, tuple[Option, ...]], ...]:
