@@ -77,6 +77,7 @@ class Explainer:
         self._fault: FaultExplanation | None = None  # being served
         self._unsettled: FaultExplanation | None = None  # asked for; what its signal does is not yet known
         self._call: CallExplanation | None = None  # being served
+        self._started: set[int] = set()  # pids that run a program
         self._entered: dict[int, Any] = {}  # pid -> the call it is in
         self._serve: Any = None
         self._unsubscribe: Callable[[], None] | None = None
@@ -132,9 +133,9 @@ class Explainer:
         event = self._entered.get(task.pid)
         if event is not None:
             return f"for the system call {call_text(self.machine, event)}"
-        if task.mm is not None and not task.mm.exe_file:
+        if task.pid not in self._started:
             return "to start the program (execve)"
-        return "outside a system call: for the start of the program, or a signal's frame"
+        return "between two instructions, for the frame of a signal or the like"
 
     # ---- faults
 
@@ -211,6 +212,10 @@ class Explainer:
             self._end_call(None)
         elif kind == "signal":
             self._signal(event)
+        elif kind == "exec":
+            self._started.add(event.pid)
+        elif kind == "fork":
+            self._started.add(event.child)
 
     def _signal(self, event: Any) -> None:
         """What became of a fault's signal."""

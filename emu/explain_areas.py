@@ -140,18 +140,20 @@ class Change:
         return sum(b - a for a, b in pairwise(borders) if any(area.start <= a < area.end for area in both))
 
     def _row(self, areas: list[Area], stretches: list[tuple[int, int, int]]) -> str:
-        text, last = "", None
+        runs: list[tuple[Area | None, int, int]] = []  # area or hole, bytes, columns
         for start, end, columns in stretches:
             area = next((area for area in areas if area.start <= start < area.end), None)
-            ident = area.ident if area is not None else 0
-            letter = self.names[ident] if ident else "."
-            border = last is None or ident != last
-            filling = letter * (columns - 1)
-            if area is None and end - start > self._mapped():
-                size = f" {draw.rough_size(end - start)} "
-                filling = f"{size:.^{columns - 1}}"
-            text += ("|" if border else letter) + filling
-            last = ident
+            if runs and runs[-1][0] is area:
+                runs[-1] = (area, runs[-1][1] + end - start, runs[-1][2] + columns)
+            else:
+                runs.append((area, end - start, columns))
+        text = ""
+        for area, size, columns in runs:
+            filling = (self.names[area.ident] if area is not None else ".") * (columns - 1)
+            if area is None and size > self._mapped():
+                label = f" {draw.rough_size(size)} "
+                filling = f"{label:.^{columns - 1}}"
+            text += f"|{filling}"
         return text + "|"
 
     def _legend(self) -> list[str]:

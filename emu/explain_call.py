@@ -312,7 +312,7 @@ class CallExplanation:
         return lines or ["as before"]
 
     def _rest(self) -> list[str]:
-        from emu.explain_text import table
+        from emu.explain_text import counter_lines, table
 
         rows: list[tuple[str, ...]] = []
         if self.faults:
@@ -325,10 +325,8 @@ class CallExplanation:
                 rows.append(("tables", f"{level} table in frame {pfn:#x} {word}, for {address:#x} and up"))
             if len(tables) > MAX_LISTED:
                 rows.append(("", f"... and {len(tables) - MAX_LISTED} more"))
-        for name, (old, new) in self.changed_counters.items():
-            rows.append((name, f"{old} -> {new}"))
         rows.append(("TLB", "to be flushed before user code runs" if self.flush else "needs no flush"))
-        return table(rows)
+        return [*table(rows), *counter_lines(self.changed_counters)]
 
 
 def result_text(name: str, result: int) -> str:

@@ -180,10 +180,11 @@ class Check:
         values: what the condition looked at: name -> number or words.
         taken: it held.
         refusal: what the refusal is, where taking it refused; else empty.
+        could_refuse: taking it would have refused.
         depth: nesting of calls.
     """
 
-    __slots__ = ("depth", "filename", "function", "refusal", "source", "taken", "text", "values")
+    __slots__ = ("could_refuse", "depth", "filename", "function", "refusal", "source", "taken", "text", "values")
 
     def __init__(
         self,
@@ -194,7 +195,9 @@ class Check:
         taken: bool,
         refusal: str,
         depth: int,
+        could_refuse: bool,
     ) -> None:
+        self.could_refuse = could_refuse
         self.function = function.name
         self.filename = function.filename
         self.source = source
@@ -292,7 +295,9 @@ class Activation:
                 self._decisions.results.pop(name, None)
         elif line in self._function.raises and not (self._last is not None and self._last.taken):
             refusal = self._function.raises[line]
-            self._add(Check(self._function, "", f"nothing else is left: {refusal}", {}, True, refusal, self._depth))
+            self._add(
+                Check(self._function, "", f"nothing else is left: {refusal}", {}, True, refusal, self._depth, True)
+            )
 
     def _settle(self, taken: bool) -> None:
         branch = self._pending
@@ -309,7 +314,8 @@ class Activation:
                 if value not in ("", "none", "yes", "no"):
                     self._values[name.strip("_")] = value
             refusal = branch.refusal if taken else ""
-            self._add(Check(self._function, branch.source, text, self._values, taken, refusal, self._depth))
+            could = bool(branch.refusal)
+            self._add(Check(self._function, branch.source, text, self._values, taken, refusal, self._depth, could))
 
     def _add(self, check: Check) -> None:
         self._last = check

@@ -50,6 +50,30 @@ RESULTS = {
     "huge": "a huge page is mapped",
     "special": "a page of the kernel's own is mapped (vDSO, vvar)",
 }
+# Numbers that the sentence says already, or that only the source explains. JSON has them.
+UNTOLD = (
+    *("handler", "sgp", "page_shift", "shift", "fault", "file", "plan", "flags", "write", "index", "entry", "pte"),
+    *("vmf.pte", "vm_ops", "expand_stack", "prev.vm_flags", "prev", "mode", "error_code", "kind", "grow_vm"),
+)
+COUNTERS = {
+    "rss_file": "pages of files resident",
+    "rss_anon": "anonymous pages resident",
+    "rss_shmem": "pages of files in memory (tmpfs) resident",
+    "swap": "pages in swap",
+    "min_flt": "minor faults of the task",
+    "maj_flt": "major faults of the task",
+    "pgtables_bytes": "bytes of page tables",
+    "total_vm": "pages of all areas",
+    "data_vm": "pages of private writable areas",
+    "stack_vm": "pages of stacks",
+    "exec_vm": "pages of code",
+    "locked_vm": "pages locked (mlock)",
+    "map_count": "areas",
+    "hugetlb_usage": "pages in hugetlb pages",
+    "vmacache_seqnum": "every task's vmacache is out of date",
+    "vm_committed_as": "pages promised, in the whole machine",
+    "free_frames": "free frames of the machine",
+}
 WITHOUT_A_HANDLER = "terminate", "core"
 
 
@@ -214,11 +238,14 @@ def _split(fault: FaultExplanation) -> tuple[list[Any], list[Any]]:
 
 
 def check_lines(checks: list[Any]) -> list[Line]:
-    """Checks in the order made, under the function that made them: the outcome, what it means, the numbers."""
+    """Checks in the order made, under the function that made them: the outcome, what it means, the numbers.
+
+    `ok` passed what would have refused, `no` is the refusal, `-` a decision that refuses nothing.
+    """
     rows = []
     for check in checks[:MAX_CHECKS]:
-        outcome = "no" if check.refusal else "ok"
-        numbers = ", ".join(f"{name} {value}" for name, value in check.values.items())
+        outcome = "no" if check.refusal else "ok" if check.could_refuse else "-"
+        numbers = ", ".join(f"{name} {value}" for name, value in check.values.items() if name not in UNTOLD)
         rows.append((outcome, check.text + (f": {check.refusal}" if check.refusal else ""), numbers))
     texts = table(rows) if rows else []
     lines: list[Line] = []
@@ -326,11 +353,17 @@ def _changes(fault: FaultExplanation) -> Step:
         shown = ", ".join(f"{address:x}" for address in around[:MAX_AROUND])
         more = f" and {len(around) - MAX_AROUND} more" if len(around) > MAX_AROUND else ""
         rows.append(("around", f"{len(around)} neighbours mapped along: {shown}{more}"))
-    for name, (old, new) in fault.changed_counters.items():
-        rows.append((name, f"{old} -> {new}"))
     if fault.flush:
         rows.append(("TLB", "to be flushed before user code runs"))
-    return Step("What changed", [*map(Line, table(rows) if rows else ["nothing"])])
+    lines = table(rows) if rows else []
+    lines += counter_lines(fault.changed_counters)
+    return Step("What changed", [*map(Line, lines or ["nothing"])])
+
+
+def counter_lines(changed: dict[str, tuple[int, int]]) -> list[str]:
+    """Counters before and after, with what they count."""
+    rows = [(name, f"{old} -> {new}", COUNTERS.get(name, "")) for name, (old, new) in changed.items()]
+    return table(rows) if rows else []
 
 
 def _frame_rows(fault: FaultExplanation) -> list[tuple[str, ...]]:
@@ -358,7 +391,7 @@ def _end(fault: FaultExplanation) -> Step:
     if signal is None:
         if fault.waits:
             return Step("The end", [Line("the task sleeps; when it is woken, the fault is made again")])
-        again = "the kernel goes on with the call" if not fault.user else "the instruction is executed again"
+        again = "the kernel goes on" if not fault.user else "the instruction is executed again"
         return (
             Step("The end", [Line(f"{again}, and finds {fault.walk_after.physical:#x} in RAM", GOOD)])
             if (fault.walk_after.physical is not None and not fault.walk_after.stop)
