@@ -58,6 +58,7 @@ class X86Files(FileAbi):
     speculation = "not vulnerable"
     arch_status = True
     epoll_event = "<IQ"  # packed
+    semid64_ds = struct.Struct("<i5IH2x4x16xQ8xQ8xQ16x")
 
     def pack_stat(self, stat: Kstat) -> bytes:
         return _STAT.pack(

@@ -171,7 +171,7 @@ class Bprm:
         task.flags &= ~(PF_RANDOMIZE | PF_FORKNOEXEC)
         task.did_exec = True
         task.personality &= ~self.per_clear
-        task.files.close_on_exec()
+        task.files.close_on_exec(task)
         cred = self.cred
         if self.secureexec:
             task.pdeath_signal = 0

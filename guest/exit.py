@@ -164,6 +164,13 @@ def release_resources(task: Task, code: int) -> None:
         sync_mm_rss(task)  # again: the release writes to the program's memory
         task.mm = None
         mmput(mm)
+    waiter = task.wait_state.get("waiter")
+    if waiter is not None:
+        waiter.leave()  # killed in a queue of messages or semaphores, without another run of its call
+    if task.sem_undo is not None:
+        from guest.sys_sem import exit_sem
+
+        exit_sem(task)
     if kernel.ipc_ns is not None or task.nsproxy is not None:
         from guest.sys_shm import ipc_ns
         from mm.ipc_shm import exit_shm
@@ -175,7 +182,7 @@ def release_resources(task: Task, code: int) -> None:
         exit_namespaces(task)
     files, task.files = task.files, None
     if files is not None:
-        files.close_all()
+        files.close_all(task)
     task.fs = None
     if group_dead and signal.leader:
         _disassociate_ctty(task)

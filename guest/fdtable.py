@@ -109,17 +109,17 @@ class FilesStruct:
                 file.f_count += 1
         return new
 
-    def close_on_exec(self) -> None:
+    def close_on_exec(self, task: Task | None = None) -> None:
         """do_close_on_exec()."""
         for fd in sorted(self.close_on_exec_fds):
-            self.close(fd)
+            self.close(fd, task)
 
-    def close_all(self) -> None:
+    def close_all(self, task: Task | None = None) -> None:
         """put_files_struct(): one task less; the last one closes every descriptor."""
         self.count -= 1
         if self.count == 0:
             for fd in self.open_fds():
-                self.close(fd)
+                self.close(fd, task)
 
 
 def filp_close(file: OpenFile, files: FilesStruct, task: Task | None) -> None:

@@ -12,7 +12,7 @@ from guest.own_mm import own_mm
 from guest.sched import ERESTARTNOINTR, TASK_RUNNING, Restart
 from guest.siginfo import SIG_IGN, SIGCHLD
 from guest.signal import recalc_sigpending
-from guest.task import PF_FORKNOEXEC, PF_SUPERPRIV, SIGNAL_UNKILLABLE, SignalStruct, Task
+from guest.task import PF_FORKNOEXEC, PF_SUPERPRIV, SIGNAL_UNKILLABLE, SemUndoList, SignalStruct, Task
 from mm.errors import Errno
 from mm.flags import RLIM_INFINITY, RLIMIT_NPROC
 from mm.uaccess import put_user
@@ -244,6 +244,11 @@ def _copy_resources(child: Task, task: Task, flags: int) -> None:
         task.files.count += 1
     else:
         child.files = task.files.copy()
+    if flags & CLONE_SYSVSEM:
+        if task.sem_undo is None:
+            task.sem_undo = SemUndoList()
+        child.sem_undo = task.sem_undo
+        child.sem_undo.count += 1
     if flags & CLONE_FS:
         child.fs = task.fs
         task.fs.users += 1
@@ -301,6 +306,8 @@ def _undo(child: Task) -> None:
     mm, child.mm = child.mm, None
     if mm is not None:
         mmput(mm)
+    if child.sem_undo is not None:
+        child.sem_undo.count -= 1
     child.files.close_all()
     child.fs.users -= 1
     child.sighand.count -= 1

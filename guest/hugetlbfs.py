@@ -27,7 +27,6 @@ from guest.vfs_flags import (
     SEEK_HOLE,
     SEEK_SET,
 )
-from guest.vfs_types import Mount
 from mm.errors import Errno
 from mm.hugetlb_file import (
     hstate_for,
@@ -80,6 +79,20 @@ class HugetlbfsSuper(TmpfsSuper):
         free = (self.subpool.max_hpages - self.subpool.used_hpages) & mask
         left = self.nr_inodes - self.live_inodes if self.nr_inodes >= 0 else -1
         return self.hstate.size, self.subpool.max_hpages & mask, free, free, self.nr_inodes & mask, left & mask
+
+    def unmounted(self) -> None:
+        """d_genocide(): the files nobody has open go."""
+        pending = [self.root] if self.root is not None else []
+        while pending:
+            for entry in pending.pop().d_children.values():
+                pending.append(entry)
+                inode = entry.d_inode
+                if inode.is_reg() and inode.i_nlink:
+                    inode.i_nlink = 0
+                    if not inode.i_opens:
+                        inode.evict()
+        if self.subpool is not None:
+            self.subpool.put()
 
 
 class HugetlbfsInode(TmpfsInode):
@@ -284,53 +297,3 @@ def _show_options(sb: HugetlbfsSuper, uid: int, gid: int, mode: int) -> str:
         text += f",size={sb.subpool.max_hpages << shift}" if sb.subpool.max_hpages != -1 else ""
         text += f",min_size={sb.subpool.min_hpages << shift}" if sb.subpool.min_hpages != -1 else ""
     return text
-
-
-def mount_hugetlbfs(task: Task, at: Path, source: str, data: str) -> None:
-    """Mount a new hugetlbfs at a directory. Raises ENOTDIR, and what new_hugetlbfs() says of the options."""
-    vfs = task.kernel.vfs
-    if not at.dentry.d_inode.is_dir():
-        raise Errno(errno.ENOTDIR)
-    sb = new_hugetlbfs(task, vfs.next_dev, data)
-    if sb.root is None:
-        raise Errno(errno.EINVAL)
-    mount = Mount(vfs.next_mnt, sb, sb.root, at.mnt, at.dentry, source)
-    vfs.next_dev += 1
-    vfs.next_mnt += 1
-    at.dentry.d_mounts.append(mount)
-    vfs.mounts.append(mount)
-
-
-def _in_use(task: Task, mount: Mount) -> bool:
-    """Has a task a file of it open or mapped, or its root or working directory there; or is something mounted on it?"""
-    for other in task.kernel.tasks.values():
-        paths = [other.fs.root, other.fs.pwd] if other.fs is not None else []
-        files = [file for file in other.files.fd if file is not None] if other.files is not None else []
-        vma = other.mm.mmap if other.mm is not None else None
-        while vma is not None:
-            files.append(vma.vm_file)
-            vma = vma.vm_next
-        paths += [file.f_path for file in files if hasattr(file, "f_path")]
-        if any(path.mnt is mount for path in paths):
-            return True
-    return any(other.mnt_parent is mount for other in task.kernel.vfs.mounts if other is not mount)
-
-
-def umount_hugetlbfs(task: Task, mount: Mount, detach: bool) -> None:
-    """Unmount it, and drop the files nobody has open. Raises EBUSY for one in use, unless it is to be detached."""
-    if not detach and _in_use(task, mount):
-        raise Errno(errno.EBUSY)
-    mount.mnt_mountpoint.d_mounts.remove(mount)
-    task.kernel.vfs.mounts.remove(mount)
-    pending = [mount.mnt_root]
-    while pending:  # d_genocide()
-        for entry in pending.pop().d_children.values():
-            pending.append(entry)
-            inode = entry.d_inode
-            if inode.is_reg() and inode.i_nlink:
-                inode.i_nlink = 0
-                if not inode.i_opens:
-                    inode.evict()
-    sb = mount.mnt_sb
-    if isinstance(sb, HugetlbfsSuper) and sb.subpool is not None:
-        sb.subpool.put()

@@ -37,7 +37,7 @@ class Namespace:
 
     Args:
         names: "hostname" and "domainname" of a UTS namespace.
-        segments: shared memory of an IPC namespace; None: the machine's first, made when asked for.
+        segments: objects of an IPC namespace; None: the machine's first, made when asked for.
     """
 
     __slots__ = ("names", "number", "segments")
@@ -111,7 +111,7 @@ def create_new_namespaces(task: Task, flags: int) -> Nsproxy | None:
 
 
 def exit_namespaces(task: Task) -> None:
-    """A task ends or moves: the segments of an IPC namespace nobody else is in are removed (free_ipc_ns())."""
+    """A task ends or moves: the objects of an IPC namespace nobody else is in are removed (free_ipc_ns())."""
     proxy, task.nsproxy = task.nsproxy, None
     if proxy is None:
         return
@@ -121,8 +121,19 @@ def exit_namespaces(task: Task) -> None:
         return
     from mm.ipc_shm import do_shm_rmid
 
-    for segment in list(space.segments.ids.values()):
-        do_shm_rmid(space.segments, segment)
+    ns = space.segments
+    for segment in list(ns.ids.values()):
+        do_shm_rmid(ns, segment)
+    for msq in list(ns.msg_ids.ids.values()):
+        from guest.sys_msg import freeque
+
+        freeque(ns, msq)
+    for sma in list(ns.sem_ids.ids.values()):
+        from guest.sys_sem import freeary
+
+        freeary(ns, sma)
+    if ns.mq_mnt is not None:
+        ns.mq_mnt.mnt_sb.put_namespace()
 
 
 def install(task: Task, changes: dict[int, Namespace]) -> None:
@@ -132,5 +143,9 @@ def install(task: Task, changes: dict[int, Namespace]) -> None:
     if CLONE_NEWNS in changes and task.fs.users != 1:
         raise Errno(errno.EINVAL)
     moved = nsproxy_of(task).replaced(changes)
+    if CLONE_NEWIPC in changes and task.sem_undo is not None:
+        from guest.sys_sem import exit_sem
+
+        exit_sem(task)
     exit_namespaces(task)
     task.nsproxy = moved

@@ -39,13 +39,30 @@ def show_shm(inode: ProcInode, task: Task) -> str:
 
 
 def show_msg(inode: ProcInode, task: Task) -> str:
-    """There are no message queues."""
-    return _MSG_HEAD
+    """sysvipc_msg_proc_show(): one line a queue, by index."""
+    from guest.sys_shm import ipc_ns
+
+    lines = [_MSG_HEAD]
+    for _, msq in sorted(ipc_ns(task).msg_ids.ids.items()):
+        lines.append(
+            f"{msq.key:10} {msq.id:10}  {msq.mode:4o}  {msq.cbytes:10} {len(msq.messages):10} {msq.lspid:5} "
+            f"{msq.lrpid:5} {msq.uid:5} {msq.gid:5} {msq.cuid:5} {msq.cgid:5} "
+            f"{msq.stime:10} {msq.rtime:10} {msq.ctime:10}\n"
+        )
+    return "".join(lines)
 
 
 def show_sem(inode: ProcInode, task: Task) -> str:
-    """There are no semaphores."""
-    return _SEM_HEAD
+    """sysvipc_sem_proc_show(): one line a set, by index."""
+    from guest.sys_shm import ipc_ns
+
+    lines = [_SEM_HEAD]
+    for _, sma in sorted(ipc_ns(task).sem_ids.ids.items()):
+        lines.append(
+            f"{sma.key:10} {sma.id:10}  {sma.mode:4o} {len(sma.sems):10} {sma.uid:5} {sma.gid:5} {sma.cuid:5} "
+            f"{sma.cgid:5} {sma.otime():10} {sma.ctime:10}\n"
+        )
+    return "".join(lines)
 
 
 SYSVIPC_TABLE: dict[bytes, Entry] = {

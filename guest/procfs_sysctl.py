@@ -111,19 +111,23 @@ class Knob:
 
 
 class IpcKnob(Knob):
-    """A setting of System V shared memory: `name` is an attribute of the IPC namespace (ipc/ipc_sysctl.c)."""
+    """A setting of the IPC namespace, or of its messages or semaphores (ipc/ipc_sysctl.c, mq_sysctl.c)."""
 
-    def get(self, task: Task) -> int:
+    def owner(self, task: Task) -> Any:
+        """The object whose attribute `name` is."""
         from guest.sys_shm import ipc_ns
 
-        value: int = getattr(ipc_ns(task), self.name)
+        ns = ipc_ns(task)
+        return ns if self.where == "ipc" else getattr(ns, self.where)
+
+    def get(self, task: Task) -> int:
+        value: int = getattr(self.owner(task), self.name)
         return value
 
     def store(self, task: Task, value: int) -> None:
-        from guest.sys_shm import ipc_ns
         from mm.ipc_shm import shm_destroy_orphaned
 
-        ns = ipc_ns(task)
+        ns = self.owner(task)
         setattr(ns, self.name, value)
         if self.name == "shm_rmid_forced" and value:
             shm_destroy_orphaned(ns)
@@ -185,6 +189,10 @@ class Numbers(Knob):
         """A copy of the numbers."""
         return list(task.kernel.sysctls.get(self.name, self.start))
 
+    def keep(self, task: Task, values: list[int]) -> None:
+        """Set them."""
+        task.kernel.sysctls[self.name] = values
+
     def text(self, task: Task) -> str:
         return "\t".join(map(str, self.values(task))) + "\n"
 
@@ -197,7 +205,7 @@ class Numbers(Knob):
                 number = self.parse(word) or 0
                 values[index] = number if self.lowest is None else max(number, self.lowest)
         finally:
-            task.kernel.sysctls[self.name] = values
+            self.keep(task, values)
         if not words:
             raise Errno(errno.EINVAL)
         if len(words) > len(values):
@@ -208,12 +216,22 @@ class Numbers(Knob):
 class Semaphores(Numbers):
     """kernel/sem: limits of System V semaphores. The last one, of sets, has a range (proc_ipc_sem_dointvec())."""
 
+    def values(self, task: Task) -> list[int]:
+        from guest.sys_shm import ipc_ns
+
+        return list(ipc_ns(task).sem_ctls)
+
+    def keep(self, task: Task, values: list[int]) -> None:
+        from guest.sys_shm import ipc_ns
+
+        ipc_ns(task).sem_ctls = values
+
     def put(self, task: Task, data: bytes) -> int:
         before = self.values(task)
         taken = super().put(task, data)
         values = self.values(task)
         if not 0 <= values[3] <= 32768:
-            task.kernel.sysctls[self.name] = [*values[:3], before[3]]
+            self.keep(task, [*values[:3], before[3]])
             raise Errno(errno.ERANGE)
         return taken
 

@@ -46,11 +46,6 @@ fs/aio-max-nr 65536 - - w
 fs/lease-break-time 45 - -
 fs/leases-enable 1 - -
 fs/mount-max 100000 1 -
-fs/mqueue/msg_default 10 1 65536
-fs/mqueue/msg_max 10 1 65536
-fs/mqueue/msgsize_default 8192 128 16777216
-fs/mqueue/msgsize_max 8192 128 16777216
-fs/mqueue/queues_max 256 - -
 fs/pipe-user-pages-hard 0 - - w
 fs/pipe-user-pages-soft 16384 - - w
 fs/suid_dumpable 0 0 2
@@ -60,10 +55,6 @@ kernel/ctrl-alt-del 1 - -
 kernel/dmesg_restrict 0 0 1
 kernel/kptr_restrict 0 0 2
 kernel/max_lock_depth 1024 - -
-kernel/msg_next_id -1 0 -
-kernel/msgmax 8192 0 -
-kernel/msgmnb 16384 0 -
-kernel/msgmni 32000 0 32768
 kernel/oops_all_cpu_backtrace 0 0 1
 kernel/panic -1 - -
 kernel/panic_on_oops 0 - -
@@ -85,7 +76,6 @@ kernel/sched_rt_period_us 1000000 1 -
 kernel/sched_rt_runtime_us 950000 -1 -
 kernel/sched_tunable_scaling 1 0 2
 kernel/sched_wakeup_granularity_ns 1000000 0 1000000000
-kernel/sem_next_id -1 0 -
 kernel/sysctl_writes_strict 1 -1 1
 net/core/message_burst 10 - -
 net/core/message_cost 5 - 8589934
@@ -135,8 +125,7 @@ def plain(path: str) -> dict[bytes, Entry]:
         if folder == path:
             name, value, low, high, *wide = rest.split()
             bounds = [None if bound == "-" else int(bound) for bound in (low, high)]
-            key = name if path != "fs/mqueue" else f"mqueue/{name}"
-            found[name.encode()] = _file(Knob("table", key, int(value), bounds[0], bounds[1], bool(wide)))
+            found[name.encode()] = _file(Knob("table", name, int(value), bounds[0], bounds[1], bool(wide)))
     return found
 
 
@@ -244,7 +233,12 @@ _KERNEL: dict[bytes, Entry] = {
     b"random": Entry(0o555, DIR, _RANDOM),
     b"randomize_va_space": _file(Knob("kernel", "randomize_va_space")),
     b"sched_rr_timeslice_ms": _file(Positive("table", "sched_rr_timeslice_ms", 100)),
-    b"sem": _file(Semaphores("sem", (32000, 1024000000, 500, 32000))),
+    b"msg_next_id": _file(IpcKnob("msg_ids", "next_id", low=0)),
+    b"msgmax": _file(IpcKnob("ipc", "msg_ctlmax", low=0)),
+    b"msgmnb": _file(IpcKnob("ipc", "msg_ctlmnb", low=0)),
+    b"msgmni": _file(IpcKnob("ipc", "msg_ctlmni", low=0, high=32768)),
+    b"sem": _file(Semaphores("sem", ())),
+    b"sem_next_id": _file(IpcKnob("sem_ids", "next_id", low=0)),
     b"shm_next_id": _file(IpcKnob("ipc", "next_id", low=0)),
     b"shm_rmid_forced": _file(IpcKnob("ipc", "shm_rmid_forced", low=0, high=1)),
     b"shmall": _file(IpcKnob("ipc", "shm_ctlall", wide=True)),
@@ -255,6 +249,13 @@ _KERNEL: dict[bytes, Entry] = {
     b"version": _file(Text("version"), 0o444),
 }
 _EPOLL = {b"max_user_watches": _file(Computed("max_user_watches", _max_user_watches, wide=True))}
+_MQUEUE: dict[bytes, Entry] = {
+    b"msg_default": _file(IpcKnob("ipc", "mq_msg_default", low=1, high=65536)),
+    b"msg_max": _file(IpcKnob("ipc", "mq_msg_max", low=1, high=65536)),
+    b"msgsize_default": _file(IpcKnob("ipc", "mq_msgsize_default", low=128, high=16777216)),
+    b"msgsize_max": _file(IpcKnob("ipc", "mq_msgsize_max", low=128, high=16777216)),
+    b"queues_max": _file(IpcKnob("ipc", "mq_queues_max")),
+}
 _FS: dict[bytes, Entry] = {
     **plain("fs"),
     **_OVERFLOW,
@@ -262,7 +263,7 @@ _FS: dict[bytes, Entry] = {
     b"epoll": Entry(0o555, DIR, _EPOLL),
     b"file-max": _file(Computed("file-max", _file_max, wide=True)),
     b"file-nr": _file(FileCount("file-nr", ()), 0o444),
-    b"mqueue": Entry(0o555, DIR, plain("fs/mqueue")),
+    b"mqueue": Entry(0o555, DIR, _MQUEUE),
     b"nr_open": _number("nr_open", 1048576, low=64, high=0x7FFFFFF8),
     b"pipe-max-size": _file(PipeSize("table", "pipe-max-size", 1048576, wide=True)),
 }

@@ -11,7 +11,7 @@ already written, an absolute deadline, the child already forked) lives in `task.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mm.errors import MustSleep
 
@@ -118,7 +118,7 @@ class Deadlock(Exception):
 
 def sleep_on(
     task: Task, *queues: WaitQueue, deadline: int | None = None, restart: int = ERESTARTSYS, killable: bool = False
-) -> None:
+) -> NoReturn:
     """Leave the handler: asleep until a queue wakes the task, a signal comes, or the clock reaches `deadline`.
 
     Args:

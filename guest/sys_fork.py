@@ -11,6 +11,7 @@ from guest.exec import do_execveat
 from guest.fork import (
     CLONE_FILES,
     CLONE_FS,
+    CLONE_NEWIPC,
     CLONE_SIGHAND,
     CLONE_SYSVSEM,
     CLONE_THREAD,
@@ -149,8 +150,13 @@ def sys_unshare(task: Task, flags: int) -> int:
         raise Errno(errno.EINVAL)
     if flags & (CLONE_SIGHAND | CLONE_VM) and task.sighand.count > 1:
         raise Errno(errno.EINVAL)
+    namespaces = create_new_namespaces(task, flags) if flags & NEW_NAMESPACES else task.nsproxy
+    if flags & (CLONE_SYSVSEM | CLONE_NEWIPC) and task.sem_undo is not None:
+        from guest.sys_sem import exit_sem
+
+        exit_sem(task)
     if flags & NEW_NAMESPACES:
-        task.nsproxy = create_new_namespaces(task, flags)
+        task.nsproxy = namespaces
         if flags & CLONE_NEWNS:
             flags |= CLONE_FS
     if flags & CLONE_FS and task.fs.users > 1:

@@ -10,20 +10,9 @@ from guest.own_mm import own_mm
 from guest.syscalls import FULL, Call
 from mm.errors import Errno
 from mm.flags import CAP_IPC_LOCK, CAP_SYS_ADMIN, RLIMIT_MEMLOCK
-from mm.ipc_shm import (
-    S_IRWXUGO,
-    SHM_LOCKED,
-    SHMMIN,
-    IpcNamespace,
-    ShmidKernel,
-    do_shm_rmid,
-    ipcperms,
-    shm_obtain_object,
-    shm_obtain_object_check,
-    shmem_lock,
-    shmget,
-)
+from mm.ipc_shm import SHM_LOCKED, SHMMIN, IpcNamespace, ShmidKernel, do_shm_rmid, shmem_lock, shmget
 from mm.ipc_shmat import do_shmat, shmdt
+from mm.ipc_util import ipc_obtain_object, ipc_obtain_object_check, ipc_update_perm, ipcperms
 from mm.uaccess import copy_from_user, copy_to_user
 
 if TYPE_CHECKING:
@@ -39,7 +28,6 @@ SHM_STAT = 13
 SHM_INFO = 14
 SHM_STAT_ANY = 15
 S_IRUGO = 0o444
-_NO_ID = 0xFFFFFFFF
 
 # key uid gid cuid cgid mode seq, two unused words | segsz atime dtime ctime cpid lpid nattch, two unused words
 SHMID64_DS = Struct("<i5IH2x4x16x4QIIQ16x")
@@ -106,7 +94,7 @@ def _shmid64_ds(shp: ShmidKernel) -> bytes:
 
 def _shmctl_stat(task: Task, ns: IpcNamespace, shmid: int, cmd: int, buf: int) -> int:
     """IPC_STAT by identifier; SHM_STAT and SHM_STAT_ANY by index, which return the identifier."""
-    shp = shm_obtain_object_check(ns, shmid) if cmd == IPC_STAT else shm_obtain_object(ns, shmid)
+    shp = ipc_obtain_object_check(ns, shmid) if cmd == IPC_STAT else ipc_obtain_object(ns, shmid)
     if cmd != SHM_STAT_ANY and not ipcperms(task, shp, S_IRUGO):
         raise Errno(errno.EACCES)
     copy_to_user(task, buf, _shmid64_ds(shp))
@@ -116,24 +104,21 @@ def _shmctl_stat(task: Task, ns: IpcNamespace, shmid: int, cmd: int, buf: int) -
 def _shmctl_down(task: Task, ns: IpcNamespace, shmid: int, cmd: int, buf: int) -> int:
     """IPC_SET and IPC_RMID: for owner, creator and CAP_SYS_ADMIN."""
     raw = copy_from_user(task, buf, SHMID64_DS.size) if cmd == IPC_SET else b""
-    shp = shm_obtain_object_check(ns, shmid)
+    shp = ipc_obtain_object_check(ns, shmid)
     if task.cred.euid not in (shp.cuid, shp.uid) and not task.capable(CAP_SYS_ADMIN):
         raise Errno(errno.EPERM)
     if cmd == IPC_RMID:
         do_shm_rmid(ns, shp)
         return 0
     _, uid, gid, _, _, mode, *_ = SHMID64_DS.unpack(raw)
-    if _NO_ID in (uid, gid):
-        raise Errno(errno.EINVAL)
-    shp.uid, shp.gid = uid, gid
-    shp.mode = shp.mode & ~S_IRWXUGO | mode & S_IRWXUGO
+    ipc_update_perm(shp, uid, gid, mode)
     shp.shm_ctim = ns.now()
     return 0
 
 
 def _shmctl_do_lock(task: Task, ns: IpcNamespace, shmid: int, cmd: int) -> int:
     """SHM_LOCK and SHM_UNLOCK: for CAP_IPC_LOCK, owner and creator."""
-    shp = shm_obtain_object_check(ns, shmid)
+    shp = ipc_obtain_object_check(ns, shmid)
     if not task.capable(CAP_IPC_LOCK):
         if task.cred.euid not in (shp.uid, shp.cuid):
             raise Errno(errno.EPERM)

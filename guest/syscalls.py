@@ -57,6 +57,9 @@ FAMILIES: dict[str, str] = {
         sendto sendmsg sendmmsg recvfrom recvmsg recvmmsg
     """,
     "guest.sys_shm": "shmget shmat shmdt shmctl",
+    "guest.sys_msg": "msgget msgsnd msgrcv msgctl",
+    "guest.sys_sem": "semget semop semtimedop semctl",
+    "guest.sys_mqueue": "mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr",
     "guest.sys_process_vm": "process_vm_readv process_vm_writev",
     "guest.sys_mempolicy": "mbind set_mempolicy get_mempolicy migrate_pages move_pages",
     "guest.sys_process": """

@@ -153,11 +153,22 @@ def default_rlimits(stack: int, processes: int) -> list[list[int]]:
     return rlim
 
 
+class SemUndoList:
+    """The SEM_UNDO adjustments of a task and those it shares them with by CLONE_SYSVSEM (sys_sem.py)."""
+
+    __slots__ = ("count", "undos")
+
+    def __init__(self) -> None:
+        self.count = 1  # tasks that share it
+        self.undos: list[Any] = []  # SemUndo, used last first
+
+
 class Task(TaskStruct):
     """One thread of execution (struct task_struct)."""
 
     sched_reset_on_fork = False
     nsproxy: Nsproxy | None = None  # None: the first namespaces
+    sem_undo: SemUndoList | None = None
 
     # Of a traced task and its tracer (guest/ptrace.py). In the class, so that the others do not pay for them.
     ptrace = 0  # PT_*

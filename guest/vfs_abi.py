@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from struct import Struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class FileAbi:
     lowmem_reserve_ratio: tuple[int, ...] = (256, 32, 0)
     mmap_rnd_bits_spread = 4  # ARCH_MMAP_RND_BITS_MAX less the least
     epoll_event = "<I4xQ"  # struct epoll_event, for struct.Struct
+    #: struct semid64_ds: key uid gid cuid cgid mode seq, otime ctime nsems
+    semid64_ds = Struct("<i5IH2x4x16x3Q16x")
 
     def pack_stat(self, stat: Kstat) -> bytes:
         """struct stat."""

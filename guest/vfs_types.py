@@ -81,6 +81,9 @@ class SuperBlock:
         """Block size, blocks, free, available, inodes, free inodes (simple_statfs())."""
         return self.kernel.system.arch.page_size, 0, 0, 0, 0, 0
 
+    def unmounted(self) -> None:
+        """A mount of it that a program made is gone."""
+
 
 class Inode:
     """A file of any kind (struct inode and its operations)."""

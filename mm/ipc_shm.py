@@ -1,4 +1,4 @@
-"""System V shared memory (ipc/shm.c and the identifiers of ipc/util.c).
+"""System V shared memory (ipc/shm.c).
 
 A segment is an unlinked shmem file with an identifier, a key and permissions; an attachment is an ordinary shared
 mapping of it through an open file of its own (`ShmAttachFile`), whose owner operations count attachments:
@@ -7,9 +7,7 @@ mapping of it through an open file of its own (`ShmAttachFile`), whose owner ope
     shmat  -> VMA --vm_file--> ShmAttachFile --sfd_file---------^
                   --vm_ops---> shm_vm_ops: open and close count shm_nattch
 
-An identifier is sequence number * 32768 + index. Indexes are handed out in turn, and a sequence number grows when they
-start again, so an old identifier does not soon name a new segment. A removed segment (SHM_DEST) lives, without its key,
-until its last attachment goes.
+A removed segment (SHM_DEST) lives, without its key, until its last attachment goes.
 """
 
 from __future__ import annotations
@@ -19,6 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from mm.errors import Errno, KernelBug
 from mm.flags import VM_LOCKED, VM_NORESERVE
+from mm.ipc_util import (
+    IPC_CREAT,
+    IPC_EXCL,
+    IPC_PRIVATE,
+    S_IRWXUGO,
+    IpcIds,
+    KernIpcPerm,
+    ipc_addid,
+    ipc_obtain_object,
+    ipc_rmid,
+    ipcperms,
+)
 from mm.mlock import user_shm_lock, user_shm_unlock
 from mm.shmem import ShmemFile, shmem_file_setup, shmem_vm_ops
 from mm.util import OVERCOMMIT_NEVER, fput, get_file
@@ -28,13 +38,6 @@ if TYPE_CHECKING:
     from mm.types import TaskStruct, VmAreaStruct, VmFault
 
 _MASK64 = 0xFFFFFFFFFFFFFFFF
-IPC_PRIVATE = 0
-IPC_CREAT = 0o1000
-IPC_EXCL = 0o2000
-IPCMNI_SHIFT = 15
-IPCMNI = 1 << IPCMNI_SHIFT
-IPC_MIN_CYCLE = 16  # RADIX_TREE_MAP_SIZE with CONFIG_BASE_SMALL, as the oracle is built
-IPC_SEQ_MAX = 0x7FFFFFFF >> IPCMNI_SHIFT
 SHMMIN = 1
 SHMMNI = 4096
 SHMMAX = SHMALL = _MASK64 - (1 << 24)
@@ -42,19 +45,13 @@ SHM_HUGETLB = 0o4000
 SHM_NORESERVE = 0o10000
 SHM_DEST = 0o1000  # in shm_perm.mode: destroyed on the last detach
 SHM_LOCKED = 0o2000
-S_IRWXUGO = 0o777
-CAP_IPC_OWNER = 15
 
 
-class ShmidKernel:
-    """One segment (struct shmid_kernel and its kern_ipc_perm). Times in seconds since 1970, pids are thread groups."""
+class ShmidKernel(KernIpcPerm):
+    """One segment (struct shmid_kernel). Times in seconds since 1970, pids are thread groups."""
 
     def __init__(self, key: int, mode: int, shm_file: ShmemFile, size: int) -> None:
-        self.key = key
-        self.id = -1
-        self.seq = 0
-        self.mode = mode
-        self.uid = self.gid = self.cuid = self.cgid = 0
+        super().__init__(key, mode)
         self.shm_file = shm_file
         self.shm_segsz = size
         self.shm_nattch = 0
@@ -64,8 +61,10 @@ class ShmidKernel:
         self.shm_creator: TaskStruct | None = None  # None once the creator is dead
 
 
-class IpcNamespace:
-    """The machine's segments (struct ipc_namespace with its ipc_ids for shared memory).
+class IpcNamespace(IpcIds):
+    """The machine's segments, and what it has of messages and semaphores (struct ipc_namespace).
+
+    It is itself the ipc_ids of shared memory.
 
     Args:
         system: the machine.
@@ -73,6 +72,7 @@ class IpcNamespace:
     """
 
     def __init__(self, system: System, clock: Any) -> None:
+        super().__init__()
         self.system = system
         self.clock = clock
         self.shm_ctlmax = SHMMAX
@@ -80,22 +80,22 @@ class IpcNamespace:
         self.shm_ctlmni = SHMMNI
         self.shm_rmid_forced = 0
         self.shm_tot = 0  # pages of all segments
-        self.ids: dict[int, ShmidKernel] = {}  # ipcs_idr: by index
-        self.keys: dict[int, ShmidKernel] = {}  # key_ht
-        self.seq = 0
-        self.last_idx = -1
-        self.next_idx = 0  # idr_next
-        self.next_id = -1  # kernel.shm_next_id: identifier wished for the next segment
         self.locked_shm: dict[int, int] = {}  # user_struct: pages locked, by user id
+        # Of guest/sys_msg.py, sys_sem.py and mqueue.py: made by the first object.
+        self.msg_ctlmax, self.msg_ctlmnb, self.msg_ctlmni = 8192, 16384, 32000
+        self.sem_ctls = [32000, 32000 * 32000, 500, 32000]  # SEMMSL, SEMMNS, SEMOPM, SEMMNI
+        self.mq_queues_max, self.mq_msg_max, self.mq_msgsize_max = 256, 10, 8192
+        self.mq_msg_default, self.mq_msgsize_default = 10, 8192
+        self.mq_queues_count = 0
+        self.msg_ids = IpcIds()
+        self.sem_ids = IpcIds()
+        self.used_sems = 0
+        self.mq_mnt: Any = None
 
     def now(self) -> int:
         """ktime_get_real_seconds()."""
         seconds: int = self.clock.realtime() // 1_000_000_000
         return seconds
-
-    def max_idx(self) -> int:
-        """Highest index in use, or 0 (ipc_get_maxidx() as shmctl returns it)."""
-        return max(self.ids, default=0)
 
     def pages(self, size: int) -> int:
         """Bytes to pages, rounded up."""
@@ -106,78 +106,6 @@ def _tgid(system: System) -> int:
     """Thread group of the running task."""
     task = system.current
     return getattr(task, "tgid", 0)
-
-
-# -- identifiers (ipc/util.c) ----------------------------------------------------------------------------------------
-
-
-def _idr_alloc_cyclic(ns: IpcNamespace, end: int) -> int:
-    """The next free index in [0, end), searching from the one after the last. Raises Errno(ENOSPC)."""
-    for first, last in ((ns.next_idx, end), (0, min(ns.next_idx, end))):
-        for idx in range(first, last):
-            if idx not in ns.ids:
-                ns.next_idx = idx + 1
-                return idx
-    raise Errno(errno.ENOSPC)
-
-
-def ipc_addid(ns: IpcNamespace, shp: ShmidKernel, euid: int, egid: int) -> None:
-    """Give a segment its identifier and owner, and enter it. Raises Errno(ENOSPC) at the limit."""
-    if len(ns.ids) >= min(ns.shm_ctlmni, IPCMNI):
-        raise Errno(errno.ENOSPC)
-    shp.cuid = shp.uid = euid
-    shp.cgid = shp.gid = egid
-    wished, ns.next_id = ns.next_id, -1
-    if wished < 0:
-        idx = _idr_alloc_cyclic(ns, min(max(len(ns.ids) * 3 // 2, IPC_MIN_CYCLE), IPCMNI))
-        if idx <= ns.last_idx:
-            ns.seq += 1
-            if ns.seq >= IPC_SEQ_MAX:
-                ns.seq = 0
-        ns.last_idx = idx
-        shp.seq = ns.seq
-    else:
-        shp.seq = wished >> IPCMNI_SHIFT
-        idx = next(idx for idx in range(wished & (IPCMNI - 1), IPCMNI) if idx not in ns.ids)
-    shp.id = (shp.seq << IPCMNI_SHIFT) + idx
-    ns.ids[idx] = shp
-    if shp.key != IPC_PRIVATE:
-        ns.keys[shp.key] = shp
-
-
-def ipc_rmid(ns: IpcNamespace, shp: ShmidKernel) -> None:
-    """Forget an identifier and its key."""
-    del ns.ids[shp.id & (IPCMNI - 1)]
-    if shp.key != IPC_PRIVATE:
-        del ns.keys[shp.key]
-
-
-def shm_obtain_object(ns: IpcNamespace, shmid: int) -> ShmidKernel:
-    """The segment at the index of `shmid`, whatever its sequence number. Raises Errno(EINVAL)."""
-    shp = ns.ids.get(shmid & (IPCMNI - 1))
-    if shp is None:
-        raise Errno(errno.EINVAL)
-    return shp
-
-
-def shm_obtain_object_check(ns: IpcNamespace, shmid: int) -> ShmidKernel:
-    """The segment `shmid`. Raises Errno(EINVAL)."""
-    shp = shm_obtain_object(ns, shmid)
-    if shmid >> IPCMNI_SHIFT != shp.seq:
-        raise Errno(errno.EINVAL)
-    return shp
-
-
-def ipcperms(task: Any, shp: ShmidKernel, flag: int) -> bool:
-    """May `task` (with its cred) have the access that the permission bits of `flag` ask for?"""
-    requested = flag >> 6 | flag >> 3 | flag
-    granted = shp.mode
-    cred = task.cred
-    if cred.euid in (shp.cuid, shp.uid):
-        granted >>= 6
-    elif cred.in_group(shp.cgid) or cred.in_group(shp.gid):
-        granted >>= 3
-    return not requested & ~granted & 7 or bool(task.capable(CAP_IPC_OWNER))
 
 
 # -- segments --------------------------------------------------------------------------------------------------------
@@ -212,7 +140,7 @@ def newseg(ns: IpcNamespace, task: Any, key: int, size: int, shmflg: int) -> int
     shp.shm_ctim = ns.now()
     shp.shm_creator = task
     try:
-        ipc_addid(ns, shp, task.cred.euid, task.cred.egid)
+        ipc_addid(ns, shp, task.cred.euid, task.cred.egid, ns.shm_ctlmni)
     except Errno:
         if huge_user is not None:
             user_shm_unlock(system, ns.locked_shm, file.f_mapping.i_size, huge_user)
@@ -260,7 +188,7 @@ def shmget(ns: IpcNamespace, task: Any, key: int, size: int, shmflg: int) -> int
     """
     if key == IPC_PRIVATE:
         return newseg(ns, task, key, size, shmflg)
-    shp = ns.keys.get(key)
+    shp: ShmidKernel | None = ns.keys.get(key)
     if shp is None:
         if not shmflg & IPC_CREAT:
             raise Errno(errno.ENOENT)
@@ -397,7 +325,7 @@ def _shm_open(vma: VmAreaStruct) -> None:
     """One attachment more. Raises Errno(EINVAL) where the identifier names no segment, or another one."""
     file = _attached(vma)
     ns = file.ns
-    shp = shm_obtain_object(ns, file.id)
+    shp = ipc_obtain_object(ns, file.id)
     if shp.shm_file is not file.sfd_file:
         raise Errno(errno.EINVAL)
     shp.shm_atim = ns.now()
@@ -414,7 +342,7 @@ def shm_close(vma: VmAreaStruct) -> None:
     """vm_ops->close: an area is gone, and with the last one a removed segment."""
     file = _attached(vma)
     ns = file.ns
-    shp = shm_obtain_object(ns, file.id)
+    shp = ipc_obtain_object(ns, file.id)
     shp.shm_lprid = _tgid(ns.system)
     shp.shm_dtim = ns.now()
     shp.shm_nattch -= 1

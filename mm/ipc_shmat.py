@@ -11,12 +11,11 @@ from mm.flags import MAP_FIXED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE
 from mm.ipc_shm import (
     IpcNamespace,
     ShmAttachFile,
-    ipcperms,
     shm_destroy,
     shm_may_destroy,
-    shm_obtain_object_check,
     shm_vm_ops,
 )
+from mm.ipc_util import ipc_obtain_object_check, ipcperms
 from mm.mmap import do_mmap, do_munmap
 from mm.util import fput
 
@@ -68,7 +67,7 @@ def do_shmat(ns: IpcNamespace, task: Any, shmid: int, shmaddr: int, shmflg: int)
     if shmflg & SHM_EXEC:
         prot |= PROT_EXEC
         acc_mode |= S_IXUGO
-    shp = shm_obtain_object_check(ns, shmid)
+    shp = ipc_obtain_object_check(ns, shmid)
     if not ipcperms(task, shp, acc_mode):
         raise Errno(errno.EACCES)
     shp.shm_nattch += 1
