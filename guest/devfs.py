@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from guest.file import OpenFile
 from guest.tmpfs import TmpfsInode, TmpfsSuper
-from guest.tty import HostStream
 from guest.vfs_flags import (
     DEFAULT_POLLMASK,
     S_IFCHR,
@@ -45,8 +44,9 @@ class DevSuper(TmpfsSuper):
         directory = root.d_inode
         for name, major, minor in (
             (b"null", 1, 3), (b"zero", 1, 5), (b"full", 1, 7), (b"random", 1, 8), (b"urandom", 1, 9), (b"tty", 5, 0),
+            (b"console", 5, 1), (b"ptmx", 5, 2),
         ):  # fmt: skip
-            node = TmpfsInode(self, S_IFCHR | 0o666)
+            node = TmpfsInode(self, S_IFCHR | (0o600 if name == b"console" else 0o666))
             node.i_rdev = makedev(major, minor)
             directory.add(root, name, node)
         for name, target in (
@@ -131,17 +131,34 @@ _DRIVERS: dict[int, type[DeviceFile]] = {
     makedev(1, 8): RandomFile,
     makedev(1, 9): RandomFile,
 }
-_TTY = makedev(5, 0)
+_TTY, _CONSOLE, _PTMX = makedev(5, 0), makedev(5, 1), makedev(5, 2)
+
+
+def open_tty_device(path: Path, inode: Inode, flags: int, task: Task) -> OpenFile:
+    """/dev/tty is the caller's controlling terminal, /dev/console the host's, /dev/ptmx a new pair's master.
+
+    Raises ENXIO without a controlling terminal, ENODEV without one of the host's.
+    """
+    from guest.host_tty import HostTty, HostTtyFile
+    from guest.pty import open_master, open_terminal
+    from guest.vfs_flags import O_NOCTTY
+
+    if inode.i_rdev == _PTMX:
+        return open_master(path, inode, flags, task)
+    vfs = task.kernel.vfs
+    tty = task.signal.tty if inode.i_rdev == _TTY else vfs.tty
+    if tty is None:
+        raise Errno(errno.ENXIO if inode.i_rdev == _TTY else errno.ENODEV)
+    if isinstance(tty, HostTty):
+        return HostTtyFile(path, inode, flags & ~O_NOCTTY, tty.fd, tty)
+    return open_terminal(path, inode, flags, task, tty)
 
 
 def open_device(path: Path, inode: Inode, flags: int, task: Task) -> OpenFile:
     """chrdev_open(). Raises ENXIO when no driver has the number or the task no terminal."""
     if inode.i_mode & 0o170000 == S_IFCHR:
-        if inode.i_rdev == _TTY:
-            for file in task.files.fd[:3]:
-                if isinstance(file, HostStream) and file.isatty:
-                    return HostStream(path, inode, flags, file.fd)
-            raise Errno(errno.ENXIO)
+        if inode.i_rdev in (_TTY, _CONSOLE, _PTMX):
+            return open_tty_device(path, inode, flags, task)
         driver = _DRIVERS.get(inode.i_rdev)
         if driver is not None:
             return driver(path, inode, flags)

@@ -184,8 +184,10 @@ def release_resources(task: Task, code: int) -> None:
     if files is not None:
         files.close_all(task)
     task.fs = None
-    if group_dead and signal.leader:
-        _disassociate_ctty(task)
+    if group_dead and signal.leader and (signal.tty is not None or signal.tty_old_pgrp):
+        from guest.tty_jobctrl import disassociate_ctty
+
+        disassociate_ctty(task, True)
     _exit_notify(task, group_dead)
     if kernel.system.listener is not None:
         kernel.system.listener(Exit(task.pid, code))
@@ -194,21 +196,6 @@ def release_resources(task: Task, code: int) -> None:
         kernel.exit_status = signal.group_exit_code if dying else kernel.first.exit_code
     if kernel.current is task:
         kernel.need_resched = True
-
-
-def _disassociate_ctty(task: Task) -> None:
-    """disassociate_ctty(): the session leader is gone, its foreground group is told."""
-    tty = task.signal.tty
-    if tty is None:
-        return
-    pgrp = getattr(tty, "pgrp", 0)
-    kernel = task.kernel
-    for other in list(kernel.tasks.values()):
-        if pgrp and other.group_leader is other and other.signal.pgrp == pgrp:
-            send_signal(kill_info(SIGHUP, SI_KERNEL, 0, 0), other, True)
-            send_signal(kill_info(SIGCONT, SI_KERNEL, 0, 0), other, True)
-        if other.signal.session == task.signal.session:
-            other.signal.tty = None
 
 
 def _exit_notify(task: Task, group_dead: bool) -> None:

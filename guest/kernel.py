@@ -170,6 +170,12 @@ class Kernel:
         self.init.children.append(task)
         task.files, task.fs = self.vfs.first_task()
         self.tasks[task.pid] = task
+        if self.vfs.tty is not None:  # a session of its own on the host's terminal, as a container's first process has
+            from guest.tty_jobctrl import proc_set_tty
+
+            task.signal.session = task.signal.pgrp = task.pid
+            task.signal.leader = True
+            proc_set_tty(task, self.vfs.tty)
         self.first = task
         self.set_current(task)
         try:

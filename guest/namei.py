@@ -433,7 +433,8 @@ def vfs_open(task: Task, path: Path, flags: int) -> OpenFile:
         mnt_want_write(path.mnt)
     if flags & O_DIRECT and inode.is_reg():
         raise Errno(errno.EINVAL)
-    file = inode.open(path, flags & ~(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC), task)
+    file = inode.open(path, flags & ~(O_CREAT | O_EXCL | O_TRUNC), task)
+    file.f_flags &= ~O_NOCTTY
     if writer and file.f_inode is inode and file.f_mode & FMODE_WRITE:
         inode.i_writecount += 1
         file.f_mode |= FMODE_WRITER

@@ -198,12 +198,11 @@ def do_task_stat(task: Task, reader: Task, whole: bool) -> str:
         min_flt, maj_flt = min_flt + signal.min_flt, maj_flt + signal.maj_flt
         utime, stime = utime + signal.utime, stime + signal.stime
     ignored, caught = sig_masks(task)
-    tty = task.kernel.vfs.tty
-    on_tty = bool(tty.session) and tty.session == signal.session
+    tty = signal.tty
     rss = sum(get_mm_counter(mm, i) for i in (MM_FILEPAGES, MM_ANONPAGES, MM_SHMEMPAGES)) if mm is not None else 0
     fields: list[int | str] = [
         state_letter(task), task.ppid, signal.pgrp, signal.session,
-        new_encode_dev(makedev(136, 0)) if on_tty else 0, tty.pgrp if on_tty else -1,
+        new_encode_dev(makedev(136, tty.index)) if tty is not None else 0, tty.pgrp if tty is not None else -1,
         task.flags, min_flt, signal.cmin_flt, maj_flt, signal.cmaj_flt,
         utime // _TICK, stime // _TICK, signal.cutime // _TICK, signal.cstime // _TICK,
         -1 - task.rt_priority if task.policy in (1, 2) else 20 + task.nice, task.nice, len(signal.threads), 0,

@@ -111,9 +111,12 @@ def sys_getcpu(task: Task, cpu: int, node: int, unused: int) -> int:
 
 
 def sys_vhangup(task: Task) -> int:
-    """vhangup(2): there is no terminal to hang up that is ours."""
+    """vhangup(2): the caller's pseudo-terminal; the host's stays."""
     if not task.capable(26):  # CAP_SYS_TTY_CONFIG
         raise Errno(errno.EPERM)
+    tty = task.signal.tty
+    if tty is not None and tty is not task.kernel.vfs.tty:
+        tty.hangup()
     return 0
 
 
@@ -124,5 +127,5 @@ CALLS = (
     Call("sysinfo", sys_sysinfo, PARTIAL, "load averages are 0"),
     Call("getrandom", sys_getrandom, FULL, "from the machine's seed"),
     Call("getcpu", sys_getcpu, FULL, ""),
-    Call("vhangup", sys_vhangup, PARTIAL, "checks only"),
+    Call("vhangup", sys_vhangup, PARTIAL, "pseudo-terminals; not the host's"),
 )

@@ -127,6 +127,7 @@ def sys_setsid(task: Task) -> int:
     leader.signal.leader = True
     leader.signal.session = leader.signal.pgrp = pid
     leader.signal.tty = None
+    leader.signal.tty_old_pgrp = 0
     return pid
 
 

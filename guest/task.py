@@ -120,6 +120,7 @@ class SignalStruct:
         self.leader = False  # of its session
         self.membarrier = 0  # MEMBARRIER_CMD_REGISTER_* made
         self.tty: Any = None  # controlling terminal
+        self.tty_old_pgrp = 0  # its foreground group, when it hung up
         self.is_child_subreaper = False
         self.has_child_subreaper = False
         self.oom_score_adj = 0

@@ -1,8 +1,7 @@
 """The guest's standard streams: host descriptors (terminal, pipe, file) or buffers of the machine.
 
-A host terminal stays the host's: line editing, echo and control characters are its business, termios and window size
-are passed through. Which of the guest's process groups is in its foreground is the guest's own state. A read that would
-block puts the task on a HostWait, so that other tasks run; output reaches the host before write() returns.
+A read that would block puts the task on a HostWait, so that other tasks run; output reaches the host before write()
+returns. A host terminal is more than that: host_tty.py.
 """
 
 from __future__ import annotations
@@ -33,41 +32,12 @@ from guest.vfs_flags import (
 )
 from guest.vfs_types import Dentry, Inode, Path, SuperBlock, new_decode_dev
 from mm.errors import Errno
-from mm.uaccess import copy_from_user, copy_to_user, get_user, put_user
+from mm.uaccess import put_user
 
 if TYPE_CHECKING:
     from guest.task import Task
 
-TCGETS, TCSETS, TCSETSW, TCSETSF = 0x5401, 0x5402, 0x5403, 0x5404
-TCSBRK, TCXONC, TCFLSH = 0x5409, 0x540A, 0x540B
-TIOCEXCL, TIOCNXCL, TIOCSCTTY, TIOCGPGRP, TIOCSPGRP = 0x540C, 0x540D, 0x540E, 0x540F, 0x5410
-TIOCGWINSZ, TIOCSWINSZ, TIOCNOTTY, TIOCGSID = 0x5413, 0x5414, 0x5422, 0x5429
-
-_TERMIOS_SIZE = 36  # struct termios: four flag words, line discipline, 19 control characters
-_WINSIZE = 8
 _STREAM_CHUNK = 1 << 16
-
-
-class HostTty:
-    """The one terminal a machine can have: which session and group it belongs to (struct tty_struct)."""
-
-    def __init__(self) -> None:
-        self.session = 0
-        self.pgrp = 0
-        self.saved: bytes | None = None  # termios before the guest changed it
-        self.saved_fd = -1
-
-    def restore(self) -> None:
-        """Give the host its terminal back as it was."""
-        if self.saved is not None:
-            import fcntl
-
-            try:
-                fcntl.ioctl(self.saved_fd, TCSETSW, self.saved)
-            except OSError:
-                return  # the terminal is gone, and its settings with it
-            finally:
-                self.saved = None
 
 
 class HostInodeStream(Inode):
@@ -189,11 +159,9 @@ class HostStream(OpenFile):
             raise Errno(error.errno or errno.EINVAL) from None
 
     def ioctl(self, task: Task, cmd: int, arg: int) -> int:
-        if cmd == FIONREAD and not self.isatty:
+        if cmd == FIONREAD:
             return self.fionread(task, arg)
-        if not self.isatty:
-            raise Errno(errno.ENOTTY)
-        return tty_ioctl(self, task, cmd, arg)
+        raise Errno(errno.ENOTTY)
 
     def fionread(self, task: Task, arg: int) -> int:
         """Bytes that can be read at once."""
@@ -205,67 +173,6 @@ class HostStream(OpenFile):
             raise Errno(error.errno or errno.ENOTTY) from None
         put_user(task, arg, waiting + len(self.left), 4)
         return 0
-
-
-def tty_ioctl(file: HostStream, task: Task, cmd: int, arg: int) -> int:
-    """Settings go to the host terminal, job control is the guest's. Raises ENOTTY, EPERM."""
-    import fcntl
-
-    tty: HostTty = task.kernel.vfs.tty
-    try:
-        if cmd in (TCGETS, TIOCGWINSZ):
-            size = _TERMIOS_SIZE if cmd == TCGETS else _WINSIZE
-            copy_to_user(task, arg, fcntl.ioctl(file.fd, cmd, bytes(64))[:size])
-        elif cmd in (TCSETS, TCSETSW, TCSETSF, TIOCSWINSZ):
-            size = _WINSIZE if cmd == TIOCSWINSZ else _TERMIOS_SIZE
-            settings = copy_from_user(task, arg, size)
-            if tty.saved is None and cmd != TIOCSWINSZ:
-                tty.saved, tty.saved_fd = fcntl.ioctl(file.fd, TCGETS, bytes(64))[:_TERMIOS_SIZE], file.fd
-            fcntl.ioctl(file.fd, cmd, settings)
-        elif cmd == FIONREAD:
-            return file.fionread(task, arg)
-        elif cmd in (TCSBRK, TCXONC, TCFLSH, TIOCEXCL, TIOCNXCL):
-            fcntl.ioctl(file.fd, cmd, arg & 0x7FFFFFFF)
-        else:
-            return job_control(tty, task, cmd, arg)
-    except OSError as error:
-        raise Errno(error.errno or errno.ENOTTY) from None
-    return 0
-
-
-def job_control(tty: HostTty, task: Task, cmd: int, arg: int) -> int:
-    """tty_jobctrl_ioctl() for the machine's one terminal."""
-    mine = tty.session == task.signal.session
-    if cmd == TIOCGPGRP:
-        if not mine:
-            raise Errno(errno.ENOTTY)
-        put_user(task, arg, tty.pgrp, 4)
-    elif cmd == TIOCGSID:
-        if not mine:
-            raise Errno(errno.ENOTTY)
-        put_user(task, arg, tty.session, 4)
-    elif cmd == TIOCSPGRP:
-        pgrp = get_user(task, arg, 4)
-        if not mine:
-            raise Errno(errno.ENOTTY)
-        if pgrp >> 31:
-            raise Errno(errno.EINVAL)
-        members = [t for t in task.kernel.tasks.values() if t.signal.pgrp == pgrp]
-        if not members:
-            raise Errno(errno.ESRCH)
-        if members[0].signal.session != task.signal.session:
-            raise Errno(errno.EPERM)
-        tty.pgrp = pgrp
-    elif cmd == TIOCSCTTY:
-        if not task.signal.leader:
-            raise Errno(errno.EPERM)
-        tty.session, tty.pgrp = task.signal.session, task.signal.pgrp
-    elif cmd == TIOCNOTTY:
-        if not mine:
-            raise Errno(errno.ENOTTY)
-    else:
-        raise Errno(errno.ENOTTY)
-    return 0
 
 
 class BufferStream(OpenFile):
@@ -322,9 +229,7 @@ def host_stream(sb: SuperBlock, fd: int, flags: int) -> OpenFile:
     """The open file for a host descriptor. Raises OSError when it is closed."""
     inode = HostInodeStream(sb, fd)
     kind = inode.i_mode & S_IFMT
-    if os.isatty(fd):
-        name = b"/dev/tty"
-    elif kind == stat.S_IFCHR:
+    if kind == stat.S_IFCHR:
         name = b"/dev/null"
     else:
         name = b"%s:[%d]" % ({stat.S_IFIFO: b"pipe", stat.S_IFSOCK: b"socket"}.get(kind, b"file"), inode.i_ino)

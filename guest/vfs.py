@@ -15,6 +15,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from guest.devfs import DevSuper, open_device
+from guest.devpts import DevptsSuper
 from guest.fdtable import FilesStruct
 from guest.hostfs import HostSuper
 from guest.namei import (
@@ -29,13 +30,14 @@ from guest.pipe import fifo_open
 from guest.procfs import ProcSuper
 from guest.sysfs import SysfsSuper
 from guest.tmpfs import TmpfsInode, TmpfsSuper
-from guest.tty import BufferInode, BufferStream, HostTty, anonymous_path, host_stream
+from guest.tty import BufferInode, BufferStream, anonymous_path, host_stream
 from guest.vfs_abi import make as make_abi
 from guest.vfs_flags import (
     ANON_INODE_FS_MAGIC,
     AT_FDCWD,
     FMODE_EXEC,
     MAY_EXEC,
+    O_ACCMODE,
     O_RDONLY,
     O_WRONLY,
     PIPEFS_MAGIC,
@@ -57,7 +59,8 @@ if TYPE_CHECKING:
 _SHM_DEV, _ROOT_DEV, _DEV_DEV, _SOCK_DEV, _PIPE_DEV, _ANON_DEV, _PROC_DEV, _SYS_DEV, _TMP_DEV, _DEV_SHM_DEV = (
     1, 2, 5, 7, 8, 9, 12, 13, 14, 15
 )  # fmt: skip
-_FIRST_DEV = 16  # further mounts
+_DEVPTS_DEV = 16
+_FIRST_DEV = 17  # further mounts
 
 
 class ImageBacking:
@@ -83,12 +86,12 @@ class Vfs:
         self.mounts: list[Mount] = []  # in order of mounting
         self.internal: dict[int, Mount] = {}  # by s_dev: mounts of pipes and the like, outside the tree
         self.hugetlbfs: dict[int, SuperBlock] = {}  # by page size: where huge files without a name live
-        self.tty = HostTty()
+        self.tty: Any = None  # the host's terminal, where a standard stream is one (guest/host_tty.py)
         self.net: Any = None  # sockets, made by the first (guest/socket.py)
         self.output = bytearray()  # captured standard output
         self.errors = bytearray()  # captured standard error
         self.next_dev = _FIRST_DEV
-        self.next_mnt = 18
+        self.next_mnt = 19
         self.pipefs = SuperBlock(kernel, "pipefs", _PIPE_DEV, PIPEFS_MAGIC)
         self.sockfs = SuperBlock(kernel, "sockfs", _SOCK_DEV, SOCKFS_MAGIC)
         self.anonfs = SuperBlock(kernel, "anon_inodefs", _ANON_DEV, ANON_INODE_FS_MAGIC)
@@ -131,6 +134,8 @@ class Vfs:
         self.mount(SysfsSuper(kernel, _SYS_DEV), b"/sys", "sysfs", 15)
         self.mount(TmpfsSuper(kernel, _TMP_DEV), b"/tmp", "tmpfs", 16)
         self.mount(TmpfsSuper(kernel, _DEV_SHM_DEV), b"/dev/shm", "tmpfs", 17)
+        self.devpts = DevptsSuper(kernel, _DEVPTS_DEV)
+        self.devpts_mount = self.mount(self.devpts, b"/dev/pts", "devpts", 18)
 
     def mount_prefix(self, folder: str) -> Path:
         """-L DIR: a host folder outside the tree, whose files stand before the guest's own. Raises OSError."""
@@ -232,8 +237,9 @@ class Vfs:
         """The open file for one standard stream."""
         flags = O_RDONLY if fd == 0 else O_WRONLY
         if setting == "inherit" or isinstance(setting, int):
+            number = fd if setting == "inherit" else setting
             try:
-                return host_stream(self.pipefs, fd if setting == "inherit" else setting, flags)
+                return self.terminal(number, flags) if os.isatty(number) else host_stream(self.pipefs, number, flags)
             except OSError:
                 return None
         if fd == 0:
@@ -242,6 +248,20 @@ class Vfs:
             data = self.output if fd == 1 else self.errors
         inode = BufferInode(self.pipefs, S_IFIFO | 0o600, data)
         return BufferStream(anonymous_path(self.pipefs, inode, b"pipe:[%d]" % inode.i_ino), inode, flags, data)
+
+    def terminal(self, fd: int, flags: int) -> OpenFile:
+        """A standard stream that is the host's terminal: /dev/pts/0. A second terminal would go by the same name."""
+        import fcntl
+
+        from guest.host_tty import HostTty, HostTtyFile, HostTtyInode
+
+        flags = flags & ~O_ACCMODE | fcntl.fcntl(fd, fcntl.F_GETFL) & O_ACCMODE  # a shell gives it to read and write
+
+        if self.tty is None:
+            self.tty = HostTty(fd)
+            self.host_pts = self.devpts.add(self.devpts.new_index(), HostTtyInode(self.devpts, self.tty))
+        path = Path(self.devpts_mount, self.host_pts)
+        return HostTtyFile(path, self.host_pts.d_inode, flags, fd, self.tty)
 
     def open_exec(self, task: Task, path: bytes, dfd: int = AT_FDCWD, flags: int = LOOKUP_FOLLOW) -> OpenFile:
         """do_open_execat(): a regular file the task may execute; writing to it is denied until allow_write_access().
@@ -305,7 +325,8 @@ class Vfs:
 
     def close(self) -> None:
         """The machine stops: terminal settings and host descriptors go back."""
-        self.tty.restore()
+        if self.tty is not None:
+            self.tty.restore()
         for mount in (*self.mounts, *self.internal.values()):
             if isinstance(mount.mnt_sb, HostSuper):
                 mount.mnt_sb.close()
