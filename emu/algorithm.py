@@ -14,8 +14,10 @@ returns, because the rest of the kernel lives on it. Normal runs pay nothing: a 
 | `vmacache_update` | mm/vmacache.py | mm, addr, vma | nothing |
 | `unmapped_area`, `unmapped_area_topdown` | mm/unmapped_area.py | mm, info | address; raises Errno(ENOMEM) |
 | `vma_merge` | mm/vma_merge.py | mm, prev, addr, end, vm_flags, anon_vma, file, pgoff, policy, uffd_ctx | VMA or None |
+| `vma_link_rb` | mm/vma_tree.py | mm, vma, parent, left child? | nothing |
 | `expand_stack` | mm/stack.py | vma, address | 0 or an errno |
 | `handle_mm_fault` | mm/memory.py | vma, address, flags | VM_FAULT_* |
+| `do_wp_page` | mm/memory_cow.py | vma, mm, address, flags, index, pte | VM_FAULT_* |
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import errno
 import os
 from difflib import unified_diff
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from emu.algorithm import Algorithm, AlgorithmError, guarded
 from emu.draw_tree import tree_text
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from emu.machine import Machine
 
 LOOKS = ("find_vma", "find_vma_links", "unmapped_area", "unmapped_area_topdown", "vmacache_find", "vmacache_update")
+FAULTS = {"handle_mm_fault": 1, "do_wp_page": 2}  # algorithms that serve a fault of an area: which argument is the address
 
 
 class Divergence(AlgorithmError):
@@ -113,13 +115,13 @@ class Judge:
     def _forked(self, name: str, theirs: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         first = arguments[0]
         mm: MmStruct = first if isinstance(first, MmStruct) else first.vm_mm
-        vma = first if name == "handle_mm_fault" else None
+        fault = (first, arguments[FAULTS[name]]) if name in FAULTS else None
         tree = tree_text(mm)
-        told = self._in_a_copy(name, arguments, mm, vma)
+        told = self._in_a_copy(name, arguments, mm, fault)
         shown = described(arguments)  # before the areas change
         answer, error = self._run(theirs, arguments)
         ours, _, ours_state = told.partition("\n")
-        yours, yours_state = said(answer, error), state_text(mm, vma)
+        yours, yours_state = said(answer, error), state_text(mm, fault)
         self.calls += 1
         if ours != yours or ours_state != yours_state:
             difference = unified_diff(
@@ -130,7 +132,7 @@ class Judge:
             raise error
         return answer
 
-    def _in_a_copy(self, name: str, arguments: tuple[Any, ...], mm: MmStruct, vma: Any) -> str:
+    def _in_a_copy(self, name: str, arguments: tuple[Any, ...], mm: MmStruct, fault: Any) -> str:
         """Answer and state after ours, from a fork of this process."""
         read, write = os.pipe()
         child = os.fork()
@@ -139,7 +141,7 @@ class Judge:
                 os.close(read)
                 self._machine.system.listener = None
                 answer, error = self._reference(name, arguments)
-                text = f"{said(answer, error)}\n{state_text(mm, vma)}"
+                text = f"{said(answer, error)}\n{state_text(mm, fault)}"
                 with open(write, "wb") as pipe:
                     pipe.write(text.encode("utf-8", "surrogateescape"))
             finally:
@@ -210,8 +212,8 @@ def described(arguments: tuple[Any, ...]) -> str:
     return ", ".join(words)
 
 
-def state_text(mm: MmStruct, vma: VmAreaStruct | None) -> str:
-    """Areas, tree and counters of an address space, and the page-table entries of one area."""
+def state_text(mm: MmStruct, fault: tuple[VmAreaStruct, int] | None) -> str:
+    """Areas, tree and counters of an address space; of a fault (area, address) also what it can change of pages."""
     lines: list[str] = [
         f"mm map_count={mm.map_count} total_vm={mm.total_vm} data_vm={mm.data_vm} stack_vm={mm.stack_vm}"
         f" locked_vm={mm.locked_vm} highest_vm_end={mm.highest_vm_end:x} pgtables_bytes={mm.pgtables_bytes}"
@@ -222,6 +224,23 @@ def state_text(mm: MmStruct, vma: VmAreaStruct | None) -> str:
         lines.append(vma_line(area, anons))
         area = area.vm_next
     rb_lines(mm.mm_rb.rb_node, lines)
-    if vma is not None:
-        leaf_lines(vma, Ids(), lines)
+    if fault is not None:
+        leaf_lines(fault[0], Ids(), lines)
+        lines += page_lines(mm, fault[1])
     return "\n".join(lines)
+
+
+def page_lines(mm: MmStruct, address: int) -> list[str]:
+    """What the page at `address` holds, and the counters a fault moves."""
+    from mm.pgtable import pte_offset
+
+    system, arch = mm.system, mm.arch
+    own: Any = system.current
+    rss = [count + (own.rss_stat[i] if own is not None and own.mm is mm else 0) for i, count in enumerate(mm.rss_stat)]
+    lines = [f"rss {rss} free_frames={system.nr_free_pages()} tlb_flush_pending={mm.tlb_flush_pending}"]
+    index = pte_offset(mm, address & arch.page_mask)
+    pte = system.words[index] if index >= 0 else 0
+    if arch.pte_present(pte):
+        start = arch.pte_pfn(pte) * arch.page_size
+        lines.append(f"page {address & arch.page_mask:x} crc32={crc32(system.ram[start : start + arch.page_size]):08x}")
+    return lines

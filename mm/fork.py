@@ -32,7 +32,7 @@ from mm.rmap import anon_vma_fork
 from mm.types import MmStruct, RbRoot, SharedNode, VmAreaStruct
 from mm.util import fput, get_file, security_vm_enough_memory_mm, vm_stat_account, vm_unacct_memory
 from mm.vma_adjust import vm_area_dup
-from mm.vma_tree import _vma_link_rb, is_shared_maywrite
+from mm.vma_tree import is_shared_maywrite
 
 if TYPE_CHECKING:
     from mm.system import System
@@ -168,7 +168,7 @@ def _dup_area(
         mm.mmap = vma
     else:
         prev.vm_next = vma
-    _vma_link_rb(mm, vma, prev, False)
+    mm.ops.vma_link_rb(mm, vma, prev, False)
     mm.map_count += 1
     if not vma.vm_flags & VM_WIPEONFORK:
         memory.copy_page_range(vma, mpnt)

@@ -46,7 +46,7 @@ from mm.huge_memory import (
     huge_pmd_set_accessed,
     transparent_hugepage_enabled,
 )
-from mm.memory_cow import do_wp_page, userfault
+from mm.memory_cow import userfault
 from mm.memory_file import do_fault, finish_mkwrite_fault, vmf_insert_pfn
 from mm.memory_fork import copy_page_range
 from mm.memory_move import move_page_tables, move_ptes
@@ -191,7 +191,7 @@ def handle_pte_fault(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int, 
     entry = pte
     if write:
         if not pte & arch.PTE_WRITE:
-            return do_wp_page(vma, mm, address & arch.page_mask, flags, index, pte)
+            return mm.ops.do_wp_page(vma, mm, address & arch.page_mask, flags, index, pte)
         entry = arch.pte_mkdirty(pte)
     entry = arch.pte_mkyoung(entry)
     if arch.ptep_set_access_flags(system.words, index, entry, bool(write)):

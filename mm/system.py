@@ -108,14 +108,16 @@ class System:
 
 def make_mm_ops() -> MmOps:
     """The table of algorithms, filled with our own. Imported here: those modules import this one's types."""
-    from mm import find_vma, memory, stack, unmapped_area, vma_merge, vmacache
+    from mm import find_vma, memory, memory_cow, stack, unmapped_area, vma_merge, vma_tree, vmacache
 
     ops = MmOps()
+    ops.do_wp_page = memory_cow.do_wp_page
     ops.expand_stack = stack.expand_stack
     ops.find_vma = find_vma.find_vma
     ops.find_vma_links = find_vma.find_vma_links
     ops.vmacache_find = vmacache.vmacache_find
     ops.vmacache_update = vmacache.vmacache_update
+    ops.vma_link_rb = vma_tree.vma_link_rb
     ops.vma_merge = vma_merge.vma_merge
     ops.unmapped_area = unmapped_area.unmapped_area
     ops.unmapped_area_topdown = unmapped_area.unmapped_area_topdown

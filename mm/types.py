@@ -377,22 +377,26 @@ class MmOps:
     """
 
     __slots__ = (
+        "do_wp_page",
         "expand_stack",
         "find_vma",
         "find_vma_links",
         "handle_mm_fault",
         "unmapped_area",
         "unmapped_area_topdown",
+        "vma_link_rb",
         "vma_merge",
         "vmacache_find",
         "vmacache_update",
     )
 
+    do_wp_page: Callable[[VmAreaStruct, MmStruct, int, int, int, int], int]
     expand_stack: Callable[[VmAreaStruct, int], int]
     find_vma: Callable[[MmStruct, int], VmAreaStruct | None]
     find_vma_links: Callable[..., Any]
     vmacache_find: Callable[[MmStruct, int], VmAreaStruct | None]
     vmacache_update: Callable[[MmStruct, int, VmAreaStruct], None]
+    vma_link_rb: Callable[[MmStruct, VmAreaStruct, Any, bool], None]
     vma_merge: Callable[..., VmAreaStruct | None]
     unmapped_area: Callable[..., int]
     unmapped_area_topdown: Callable[..., int]

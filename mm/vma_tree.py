@@ -87,7 +87,7 @@ def _vma_unlink_list(mm: MmStruct, vma: VmAreaStruct) -> None:
         after.vm_prev = prev
 
 
-def _vma_link_rb(mm: MmStruct, vma: VmAreaStruct, parent: Any, left: bool) -> None:
+def vma_link_rb(mm: MmStruct, vma: VmAreaStruct, parent: Any, left: bool) -> None:
     """Hang `vma`, which is in the list already, below `parent`, and make gaps and colours right."""
     after = vma.vm_next
     if after is not None:
@@ -148,7 +148,7 @@ def _vma_unlink(mm: MmStruct, vma: VmAreaStruct) -> None:
 def vma_link(mm: MmStruct, vma: VmAreaStruct, prev: VmAreaStruct | None, parent: Any, left: bool) -> None:
     """Link a new area everywhere; (prev, parent, left) come from `find_vma_links`."""
     _vma_link_list(mm, vma, prev)
-    _vma_link_rb(mm, vma, parent, left)
+    mm.ops.vma_link_rb(mm, vma, parent, left)
     if vma.vm_file is not None:
         _vma_link_file(vma)
     mm.map_count += 1
@@ -175,7 +175,7 @@ def _insert_vm_struct(mm: MmStruct, vma: VmAreaStruct) -> None:
         raise KernelBug(f"{vma!r} overlaps an existing area", mm)
     prev, parent, left = links
     _vma_link_list(mm, vma, prev)
-    _vma_link_rb(mm, vma, parent, left)
+    mm.ops.vma_link_rb(mm, vma, parent, left)
     mm.map_count += 1
 
 
