@@ -3,6 +3,7 @@
     pagewalk run [options] PROGRAM [ARG...]
     pagewalk maps|tree|pagetables [options] PROGRAM [ARG...]
     pagewalk trace FILE --to strace|chrome|summary|folded
+    pagewalk grade FILE (docs/teaching.md)
 
 Whatever goes wrong is one line on standard error and a status (docs/run.md): 124 a limit was reached, 125 pagewalk
 refuses, 126 the program cannot be executed, 127 it was not found, 128+n it died of signal n. Only what a plain `run`
@@ -97,6 +98,10 @@ def _main(words: list[str]) -> int:
         from emu.explain import explain
 
         return explain(options)
+    if command == "grade":
+        from emu.grade import command as grade
+
+        return grade(options)
     from emu.show import show
 
     return show(command, options)

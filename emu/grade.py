@@ -4,9 +4,9 @@
     pagewalk grade --exercise cow --json my_cow.py
 
 Each exercise (images/exercises/, docs/teaching.md) is a list of steps with points, which are given whole or not at all.
-Every step runs in a process of its own with a limit of time and memory (emu/grade_worker.py), so that a file that hangs,
-prints, exits or eats memory costs its points and nothing else. Everything is repeatable: no step uses time or chance
-without a seed.
+Every step runs in a process of its own with a limit of time and memory (emu/grade_worker.py), so that a file that
+hangs, prints, exits or eats memory costs its points and nothing else. Everything is repeatable: no step uses time
+or chance without a seed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,7 +36,8 @@ EXERCISES = {
 }
 LOADS = ("loads", "the file is Python and has the functions", 5)
 STEP_TIMEOUT = 60.0  # seconds
-MEMORY = 4 << 30  # bytes of address space of a step's process
+# Bytes of address space of a step's process. An engine alone reserves 1 GiB for translated code.
+MEMORY, MEMORY_WITH_ENGINE = 1 << 30, 6 << 30
 STATUS_IMPERFECT = 1
 
 
@@ -113,7 +115,8 @@ def run_step(
     """One step in a process of its own: (passed, what was tried or the reason, drawing)."""
     read, write = os.pipe()
     task = {"path": path, "exercise": exercise, "step": step, "programs": programs, "timeout": timeout}
-    command = [sys.executable, "-m", "emu.grade_worker", str(write), json.dumps({**task, "memory": MEMORY})]
+    memory = MEMORY_WITH_ENGINE if step in ("x86_64", "aarch64", "check") else MEMORY
+    command = [sys.executable, "-m", "emu.grade_worker", str(write), json.dumps({**task, "memory": memory})]
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     environment = {**os.environ, "PYTHONPATH": root, "PYTHONHASHSEED": "0"}
     null = subprocess.DEVNULL
@@ -123,7 +126,7 @@ def run_step(
         )
         os.close(write)
         try:
-            worker.wait(timeout + 5)
+            worker.wait(timeout + 2)
         except subprocess.TimeoutExpired:
             return False, f"it did not end within {timeout:g} s, and would not be interrupted.", []
         finally:
@@ -150,10 +153,8 @@ def _read_all(pipe: Any) -> bytes:
 
 def _end(worker: subprocess.Popen[bytes]) -> None:
     """Kill what is left of the worker's session: itself and whatever it started."""
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(worker.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     worker.wait()
 
 

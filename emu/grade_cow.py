@@ -1,8 +1,8 @@
 """Exercise cow: do_wp_page, which serves a write to a read-only entry by reusing the frame or by copying it.
 
 A `Scene` prepares real page tables and frames on a machine without CPU, calls the handler once, and takes a picture of
-everything it may have changed, as words. The same scene is played with our handler and with the student's, and each step
-compares the words its title is about, on three geometries.
+everything it may have changed, as words. The same scene is played with our handler and with the student's, and each
+step compares the words its title is about, on three geometries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from mm.flags import (
     PROT_WRITE,
     VM_FAULT_OOM,
     VM_FAULT_WRITE,
-
 )
 from mm.fork import dup_mm, mm_alloc, mmput
 from mm.mlock import mlock
@@ -133,9 +132,11 @@ class Scene:
             "what the old frame holds": self._text(old_pfn),
             "users of the old frame": f"{before} before, {_users(system, old_pfn)} after",
             "users of the new frame": str(_users(system, pfn)) if pfn != old_pfn else "-",
-            "owner of the page": "the area's anon_vma" if owner is not None and owner is vma.anon_vma else "a file or nobody",
+            "owner of the page": "the area's anon_vma"
+            if owner is not None and owner is vma.anon_vma
+            else "a file or nobody",
             "offset of the page": str(getattr(page, "index", None)),
-            "rss (file, anon, swap, shmem)": str(rss),
+            "rss [file anon swap shmem]": str(rss),
             "frames taken": str(free - system.nr_free_pages()),
             "bits of the entry": entry,
             "tlb_flush_pending": str(mm.tlb_flush_pending),
@@ -172,17 +173,12 @@ def _compare(student: Student, stage: Callable[[Scene], None], aspects: str, why
         Wrong: with the story and every aspect that differs.
     """
     for geometry in GEOMETRIES:
-        played = []
-        for handler in (None, student):
-            scene = Scene(geometry)
-            stage(scene)
-            story = "\n".join([*scene.story, "  a write to the page faults"])
-            if handler is None:
-                played.append(scene.play(scene.system.mm_ops.do_wp_page))
-            else:
-                call = lambda *arguments, story=story: student.call("do_wp_page", *arguments, shown=lambda: story)[0]  # noqa: E731
-                played.append(scene.play(call))
-        expected, got = played
+        ours, yours = Scene(geometry), Scene(geometry)
+        stage(ours)
+        stage(yours)
+        story = "\n".join([*yours.story, "  a write to the page faults"])
+        expected = ours.play(ours.system.mm_ops.do_wp_page)
+        got = yours.play(lambda *words, s=story: student.call("do_wp_page", *words, shown=lambda: s)[0])
         lines = []
         for aspect in (name for name in expected if name in aspects.split(", ")):
             if expected[aspect] != got[aspect]:
@@ -199,8 +195,8 @@ def reuse(student: Student) -> str:
         scene.protect()
 
     why = (
-        "The page has one user, this entry, so nobody else can see the write: make the entry writable and take no frame."
-        " Copying would be right for the program, and waste a frame and the time of a copy."
+        "The page has one user, this entry, so nobody else can see the write: make the entry writable, take no"
+        " frame. Copying would be right for the program, and waste a frame and the time of a copy."
     )
     _compare(student, stage, "the answer, frame mapped now, writable, what the page holds, frames taken", why)
     return "no frame is taken"
@@ -214,10 +210,12 @@ def copy(student: Student) -> str:
         scene.fork()
 
     why = (
-        "Two processes map this frame (refcount 2): a write in one must not be seen in the other. Take a frame, copy the"
-        " whole page, map the copy."
+        "Two processes map this frame (refcount 2): a write in one must not be seen in the other. Take a frame, copy"
+        " the whole page, map the copy."
     )
-    aspects = "the answer, frame mapped now, writable, what the page holds, what the old frame holds, what the child reads"
+    aspects = (
+        "the answer, frame mapped now, writable, what the page holds, what the old frame holds, what the child reads"
+    )
     _compare(student, stage, aspects, why)
     return "the other side keeps its page"
 
@@ -246,12 +244,12 @@ def counts(student: Student) -> str:
         scene.fork()
 
     why = (
-        "After a copy the old frame has one reference and one mapping fewer (page_remove_rmap, put_page), the new one has"
-        " one of each and belongs to vma.anon_vma at linear_page_index(vma, address) (page_add_new_anon_rmap)."
+        "After a copy the old frame has one reference and one mapping fewer (page_remove_rmap, put_page), the new one"
+        " has one of each and belongs to vma.anon_vma at linear_page_index(vma, address) (page_add_new_anon_rmap)."
     )
     aspects = (
         "users of the old frame, users of the new frame, owner of the page, offset of the page, frames taken,"
-        " rss (file, anon, swap, shmem)"
+        " rss [file anon swap shmem]"
     )
     _compare(student, stage, aspects, why)
     return "no reference lost or kept"
@@ -271,7 +269,7 @@ def zero(student: Student) -> str:
     )
     aspects = (
         "the answer, frame mapped now, writable, what the page holds, users of the new frame, owner of the page,"
-        " rss (file, anon, swap, shmem), frames taken"
+        " rss [file anon swap shmem], frames taken"
     )
     _compare(student, stage, aspects, why)
     return "a frame of its own"
@@ -280,12 +278,12 @@ def zero(student: Student) -> str:
 def private_file(student: Student) -> str:
     """A private mapping of a file."""
     why = (
-        "A private mapping of a file: the file must not change. The copy is an anonymous page, so rss has one page fewer"
-        " of the file's kind (mm_counter_file) and one anonymous page more; the file's own page keeps the file's reference."
+        "A private mapping of a file: the file must not change. The copy is an anonymous page, so rss has one page"
+        " fewer of the file's kind (mm_counter_file) and one anonymous page more; the file's own page stays the file's."
     )
     aspects = (
         "the answer, frame mapped now, writable, what the page holds, what the old frame holds, users of the old frame,"
-        " owner of the page, rss (file, anon, swap, shmem)"
+        " owner of the page, rss [file anon swap shmem]"
     )
     _compare(student, lambda scene: scene.mapped_file(MAP_PRIVATE), aspects, why)
     return "the file is untouched"
@@ -346,9 +344,9 @@ def flush(student: Student) -> str:
         scene.story.append("  the kernel itself writes there, for read() (no FAULT_FLAG_USER)")
 
     why = (
-        "The CPU may have the old translation in its TLB. A fault of the user's own drops that one entry; when the kernel"
-        " wrote for the user (no FAULT_FLAG_USER) it stays, so mm.tlb_flush_pending must be set, or the user goes on"
-        " reading the old frame."
+        "The CPU may have the old translation in its TLB. A fault of the user's own drops that one entry; when the"
+        " kernel wrote for the user (no FAULT_FLAG_USER) it stays, so mm.tlb_flush_pending must be set, or the user"
+        " goes on reading the old frame."
     )
     _compare(student, stage, "tlb_flush_pending", why)
     return "flushed where it must be"
@@ -365,7 +363,7 @@ def out_of_memory(student: Student) -> str:
         scene.story.append("  take every free frame")
 
     why = "Without a frame the answer is VM_FAULT_OOM, and nothing has changed."
-    aspects = "the answer, frame mapped now, writable, users of the old frame, rss (file, anon, swap, shmem)"
+    aspects = "the answer, frame mapped now, writable, users of the old frame, rss [file anon swap shmem]"
     _compare(student, stage, aspects, why)
     return "VM_FAULT_OOM, nothing changed"
 
@@ -381,7 +379,9 @@ def locked(student: Student) -> str:
         scene.other = child.mm = dup_mm(child, scene.mm)
         scene.story.append("  mlock the page, fork again")
 
-    why = "In an area with VM_LOCKED the new page is mlocked (page_add_new_anon_rmap does it), and the old one is let go."
+    why = (
+        "In an area with VM_LOCKED the new page is mlocked (page_add_new_anon_rmap does it), and the old one is let go."
+    )
     _compare(student, stage, "mlocked pages", why)
     return "the lock moves along"
 

@@ -42,10 +42,10 @@ def borders(student: Student) -> str:
             tried += 1
             if answer is not expected:
                 reason = "find_vma answers with the first area that ends above addr"
-                if expected is None:
-                    reason += "; here there is none."
-                elif answer is not None and answer in names.values() and answer.vm_end == addr:
+                if any(answer is vma for vma in names.values()) and answer.vm_end == addr:
                     reason += ": vm_end itself is no part of an area, it is the first byte behind it (off by one)."
+                elif expected is None:
+                    reason += "; here there is none."
                 elif expected.vm_start > addr:
                     reason += ". It need not contain addr: in a hole the answer is the area above the hole."
                 else:
@@ -92,8 +92,8 @@ def contains(student: Student) -> str:
                 if answer is not expected:
                     if expected is None:
                         reason = (
-                            "A cached area is a hit only when vm_start <= addr < vm_end. The cache also holds areas that"
-                            " answered for an address in the hole below them, so containment must be checked."
+                            "A cached area is a hit only when vm_start <= addr < vm_end. The cache also holds areas"
+                            " that answered for an address in the hole below them, so containment must be checked."
                         )
                     else:
                         reason = (
@@ -123,6 +123,12 @@ def learns(student: Student) -> str:
                 reason = "The slot is (addr >> mm.arch.pmd_shift) & 3, and only that slot changes."
                 got = _slots(world, world.task.vmacache)
                 raise Wrong(reason, shown(), answers(_slots(world, expected), got))
+    _told(student)
+    return "slot by pmd_shift, told after the tree answered"
+
+
+def _told(student: Student) -> None:
+    """The part of find_vma."""
     world = World()
     for picture, page, name in (("..aa", 3, "a"), ("..aa", 0, "a"), ("..aa", 5, "")):
         world.draw(picture)
@@ -133,13 +139,14 @@ def learns(student: Student) -> str:
             return ruled(picture + HOLE * 2, page, f"find_vma(mm, {addr:#x}), the cache being empty")
 
         student.call("find_vma", world.mm, addr, shown=shown)
-        expected = [None] * 4
+        expected: list[VmAreaStruct | None] = [None] * 4
         if name:
             expected[(addr >> world.mm.arch.pmd_shift) & 3] = world.names[name]
         if world.task.vmacache != expected:
-            reason = "After the tree has answered, mm.ops.vmacache_update(mm, addr, vma) tells the cache; None is not told."
+            reason = (
+                "After the tree has answered, mm.ops.vmacache_update(mm, addr, vma) tells the cache; None is not told."
+            )
             raise Wrong(reason, shown(), answers(_slots(world, expected), _slots(world, world.task.vmacache)))
-    return "slot by pmd_shift, told after the tree answered"
 
 
 def stale(student: Student) -> str:
@@ -153,7 +160,7 @@ def stale(student: Student) -> str:
         world.task.vmacache[:] = [world.names["a"]] * 4
         return world.address(2)
 
-    addr = begin()
+    addr = begin()  # always the same
     world.mm.vmacache_seqnum = 7
 
     def shown() -> str:
@@ -174,7 +181,7 @@ def stale(student: Student) -> str:
         got = f"{_slots(world, world.task.vmacache)}, seqnum {world.task.vmacache_seqnum}"
         raise Wrong(reason, shown(), answers("[None, None, None, None], seqnum 7", got))
     for who in ("another address space", "no running task"):
-        addr = begin()
+        begin()
         if who == "no running task":
             world.system.current = None
         else:

@@ -138,7 +138,18 @@ class Trial:
             vma = vma.vm_next
         change = {"flags": UPPER, "file": file, "pgoff": 1000 + first, "policy": None} | self.change
         anon = area.anon_vma if area is not None else None
-        return world.mm, prev, addr, stop, change["flags"], anon, change["file"], change["pgoff"], change["policy"], None
+        return (
+            world.mm,
+            prev,
+            addr,
+            stop,
+            change["flags"],
+            anon,
+            change["file"],
+            change["pgoff"],
+            change["policy"],
+            None,
+        )
 
     def shown(self) -> str:
         """The case, drawn."""
@@ -155,7 +166,7 @@ class Trial:
             answer = world.ours["vma_merge"](*arguments)
         else:
             answer, _ = student.call("vma_merge", *arguments, shown=self.shown)
-        picture = world.picture(len(self.before))
+        picture = world.picture(len(self.before) + 1)
         details = []
         for name in dict.fromkeys(picture.replace(".", "")):
             vma = world.names.get(name)
@@ -167,7 +178,10 @@ class Trial:
 
 def _try(student: Student, world: World, trial: Trial, why: str) -> None:
     expected = trial.outcome(world, None)
-    got = trial.outcome(world, student)
+    try:
+        got = trial.outcome(world, student)
+    except Wrong as broken:
+        raise Wrong(f"{why} {broken.reason}", *broken.drawing) from None
     if got[:2] != expected[:2]:
         says, came = (f"{outcome[1]}   vma_merge returns {outcome[0]}" for outcome in (expected, got))
         raise Wrong(why, trial.shown(), answers(says, came))
@@ -306,7 +320,7 @@ def efficiency(student: Student) -> str:
         answer, visits = world.visits(lambda a=arguments: student.functions["vma_merge"](*a))  # type: ignore[misc]
         most = max(most, visits)
         if visits > 4 or answer is not None:
-            reason = "The neighbours are prev, prev.vm_next and the one after that: the list knows them, no search is needed."
+            reason = "The neighbours are prev, prev.vm_next and the one after that: no search is needed."
             raise Wrong(reason, trial.shown(), answers("at most 4 areas looked at", str(visits)))
     return f"at most {most} of 200 areas looked at"
 

@@ -1,11 +1,12 @@
 """The steps every exercise ends with: real programs on the student's code.
 
-    agrees   each program runs with the student's functions beside ours (emu/judge.py): the first call that differs ends it
-    check    each runs on the student's functions alone with every invariant checked (--check 2), and must print the same
+agrees   each program runs with the student's functions beside ours (emu/judge.py): the first call that differs ends it
+check    each runs on the student's functions alone with every invariant checked (--check 2), and must print the same
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ def start(arch: str, words: list[str], legacy: bool, **options: Any) -> Machine:
     """A machine with a program loaded; `legacy`: mmap searches from below, as sysctl vm.legacy_va_layout asks."""
     from emu.machine import Machine
 
+    gc.collect()  # the machine before: its engine has a GiB of address space
     machine = Machine(arch or None, ram=RAM, stdin=b"", stdout="capture", stderr="capture", **options)
     if legacy:
         machine.system.sysctl_legacy_va_layout = 1
@@ -65,7 +67,7 @@ def agrees(student: Student, arch: str, names: tuple[str, ...], legacy: bool = F
     chosen = [run for run in programs(student, names, legacy) if run[0] == arch or (not run[0] and arch == ARCHES[0])]
     for of, words, low in chosen:
         shown = shlex.join([os.path.basename(words[0]), *words[1:]])
-        student.now = lambda shown=shown: f"  program   {shown} ({arch})"  # type: ignore[misc]
+        student.now = lambda shown=shown: f"  program   {shown} ({arch})"
         try:
             machine = start(of, words, low, algorithm=student.functions, judge=True)
             _finish(machine)
@@ -86,7 +88,7 @@ def check(student: Student, names: tuple[str, ...], legacy: bool = False) -> str
     """Programs of both architectures at --check 2: invariants hold and the output is the same as with ours."""
     for arch, words, low in programs(student, names, legacy):
         shown = shlex.join([os.path.basename(words[0]), *words[1:]]) + (f" ({arch})" if arch else "")
-        student.now = lambda shown=shown: f"  program   {shown}"  # type: ignore[misc]
+        student.now = lambda shown=shown: f"  program   {shown}"
         expected = _finish(start(arch, words, low))
         try:
             got = _finish(start(arch, words, low, algorithm=student.functions, check=2))
@@ -113,7 +115,10 @@ def _difference(expected: tuple[int, int, bytes], got: tuple[int, int, bytes]) -
     """How it ended, and the first lines that differ."""
     lines = []
     if expected[:2] != got[:2]:
-        lines = [f"  expected  status {expected[0]}, signal {expected[1]}", f"  got       status {got[0]}, signal {got[1]}"]
+        lines = [
+            f"  expected  status {expected[0]}, signal {expected[1]}",
+            f"  got       status {got[0]}, signal {got[1]}",
+        ]
     ours, yours = expected[2].decode(errors="replace").split("\n"), got[2].decode(errors="replace").split("\n")
     for number, (one, other) in enumerate(zip(ours, yours, strict=False), 1):
         if one != other:

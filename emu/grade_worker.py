@@ -60,7 +60,11 @@ def run(path: str, exercise: str, step: str, programs: tuple[str, ...], timeout:
         return False, wrong.reason, wrong.drawing[:60]
     except TimeUp:
         now = student.now() if student is not None and student.now is not None else "  while the file was loaded"
-        return False, f"it did not end within {timeout:g} s: an endless loop? This is what it was doing:", now.split("\n")
+        return (
+            False,
+            f"it did not end within {timeout:g} s: an endless loop? This is what it was doing:",
+            now.split("\n"),
+        )
     except MemoryError:
         return False, "it used more memory than a step may have.", []
     except PagewalkError as error:

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from emu.machine import Machine
 
 LOOKS = ("find_vma", "find_vma_links", "unmapped_area", "unmapped_area_topdown", "vmacache_find", "vmacache_update")
-FAULTS = {"handle_mm_fault": 1, "do_wp_page": 2}  # algorithms that serve a fault of an area: which argument is the address
+FAULTS = {
+    "handle_mm_fault": 1,
+    "do_wp_page": 2,
+}  # algorithms that serve a fault of an area: which argument is the address
 
 
 class Divergence(AlgorithmError):

@@ -53,6 +53,11 @@ class Options:
         self.guest_output = False
         self.json = False
         self.plot: str | None = None
+        self.exercise: str | None = None
+        self.programs: list[str] = []
+        self.count = 10
+        self.topic: str | None = None
+        self.solve = False
         self.svg: str | None = None
         self.color: str = "auto"
         self.faults: list[int] = []
@@ -426,6 +431,7 @@ COMMANDS = {
     "compare": "run it under several page sizes, and compare faults, tables, memory",
     "trace": "turn what run --trace wrote into another form",
     "explain": "run it, and tell its page faults or memory calls step by step",
+    "grade": "try a student's algorithm on small states and real programs, with points",
 }
 
 # Commands that run no program: the names of their operands, and their options, which may stand behind those.
@@ -449,6 +455,7 @@ TOOLS: dict[str, tuple[str, tuple[tuple[str, tuple[Option, ...]], ...]]] = {
             ),
         ),
     ),
+    "grade": ("FILE", ()),  # their options are in options_teach.py
 }
 # Of commands that have options of their own; the views share VIEW_GROUP.
 OWN_GROUPS = {"compare": COMPARE_GROUP, "explain": EXPLAIN_GROUP}
@@ -457,7 +464,12 @@ OWN_GROUPS = {"compare": COMPARE_GROUP, "explain": EXPLAIN_GROUP}
 def groups_of(command: str) -> tuple[tuple[str, tuple[Option, ...]], ...]:
     """The option groups a command takes."""
     if command in TOOLS:
-        return TOOLS[command][1]
+        groups = TOOLS[command][1]
+        if not groups:
+            from emu.options_teach import TEACH_GROUPS
+
+            groups = TEACH_GROUPS[command]
+        return groups
     own = OWN_GROUPS.get(command, VIEW_GROUP)
     return GROUPS if command == "run" else (own, *GROUPS)
 
@@ -529,7 +541,7 @@ def _operands(command: str, options: Options, found: list[str]) -> Options:
     if len(found) != len(names):
         few = f"no {names[len(found)]} given" if len(found) < len(names) else f"{found[len(names)]}: one too many"
         raise PagewalkError(f"{few} (usage: pagewalk {command} [options] {' '.join(names)})")
-    options.program, options.arguments = found[0], found[1:]
+    options.program, options.arguments = "".join(found[:1]), found[1:]
     return options
 
 

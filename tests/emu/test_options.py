@@ -6,7 +6,7 @@ import pytest
 
 from emu import cli
 from emu.errors import PagewalkError
-from emu.options import COMMANDS, GROUPS, TOOLS, Options, help_text, parse, size, usage
+from emu.options import COMMANDS, GROUPS, TOOLS, Options, groups_of, help_text, parse, size, usage
 
 
 def test_options_end_at_program() -> None:
@@ -120,7 +120,7 @@ def test_control_characters_of_a_name_are_escaped(capfd: pytest.CaptureFixture[s
 def test_help_names_every_option_and_fits_a_terminal() -> None:
     for command in COMMANDS:
         text = help_text(command)
-        for _, group in TOOLS[command][1] if command in TOOLS else GROUPS:
+        for _, group in groups_of(command) if command in TOOLS else GROUPS:
             for option in group:
                 assert f"  {option.names[0]}" in text
         assert max(map(len, text.splitlines())) <= 110
@@ -129,7 +129,7 @@ def test_help_names_every_option_and_fits_a_terminal() -> None:
 
 def test_every_option_sets_a_field_that_exists() -> None:
     options = Options()
-    for _, group in (*GROUPS, *(group for _, groups in TOOLS.values() for group in groups)):
+    for _, group in (*GROUPS, *(group for command in TOOLS for group in groups_of(command))):
         for option in group:
             assert hasattr(options, option.attribute)
 
