@@ -35,6 +35,7 @@ EXERCISES = {
     "cow": "emu.grade_cow",
 }
 LOADS = ("loads", "the file is Python and has the functions", 5)
+MACHINE_STEPS = ("x86_64", "aarch64", "check")
 STEP_TIMEOUT = 60.0  # seconds
 # Bytes of address space of a step's process. An engine alone reserves 1 GiB for translated code.
 MEMORY, MEMORY_WITH_ENGINE = 1 << 30, 6 << 30
@@ -115,7 +116,7 @@ def run_step(
     """One step in a process of its own: (passed, what was tried or the reason, drawing)."""
     read, write = os.pipe()
     task = {"path": path, "exercise": exercise, "step": step, "programs": programs, "timeout": timeout}
-    memory = MEMORY_WITH_ENGINE if step in ("x86_64", "aarch64", "check") else MEMORY
+    memory = MEMORY_WITH_ENGINE if step in MACHINE_STEPS else MEMORY
     command = [sys.executable, "-m", "emu.grade_worker", str(write), json.dumps({**task, "memory": memory})]
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     environment = {**os.environ, "PYTHONPATH": root, "PYTHONHASHSEED": "0"}

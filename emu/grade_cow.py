@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from emu import grade_programs
 from emu.draw_pagetables import decoder_of
-from emu.grade_world import Student, Wrong, make_arch
+from emu.grade_world import Student, Wrong, make_geometry
 from emu.judge import said
 from mm.flags import (
     FAULT_FLAG_USER,
@@ -59,7 +59,7 @@ class Scene:
     """
 
     def __init__(self, geometry: str) -> None:
-        arch = make_arch(geometry)
+        arch = make_geometry(geometry)
         self.system = System(arch, memoryview(host_mmap.mmap(-1, 96 * arch.page_size)))
         self.page = arch.page_size
         self.task = self._task()

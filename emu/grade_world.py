@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from emu.algorithm import where_it_broke
+from emu.arch import make_arch
 from emu.draw_tree import tree_text
 from emu.judge import said
 from mm.errors import Errno
@@ -23,6 +24,8 @@ from mm.vma_tree import vma_link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from mm.arch import Arch
 
 BASE = 0x10000000
 HOLE = "."
@@ -104,23 +107,17 @@ class WatchedMm(MmStruct):
         super().__init__(system)
 
 
-def make_arch(geometry: str) -> Any:
+def make_geometry(geometry: str) -> Arch:
     """The architecture of `aarch64-16k` and the like."""
-    name, _, size = geometry.partition("-")
-    if name == "x86_64":
-        from mm.arch_x86_64 import make
-
-        return make(la57=size.endswith("la57"))
-    from mm.arch_arm64 import make as make_arm64
-
-    return make_arm64(int(size[:-1]) << 10)
+    name, size, *la57 = geometry.split("-")
+    return make_arch(name, int(size[:-1]) << 10, bool(la57))
 
 
 class World:
     """A machine without CPU: one task, one address space of areas, no pages."""
 
     def __init__(self, geometry: str = "x86_64-4k") -> None:
-        self.system = System(make_arch(geometry), memoryview(host_mmap.mmap(-1, 1 << 20)))
+        self.system = System(make_geometry(geometry), memoryview(host_mmap.mmap(-1, 1 << 20)))
         self.page = self.system.page_size
         self.system.stack_guard_gap = GUARD_PAGES * self.page
         self.ops = self.system.mm_ops
