@@ -247,12 +247,17 @@ class Explainer:
 
 
 def call_text(machine: Machine, event: Any) -> str:
-    """A system call as strace shows it where it begins; `...` stands for what the call will fill."""
+    """A system call as strace shows it where it begins; what the call will fill is shown by its address."""
     from emu.strace import Strace
     from emu.strace_calls import argument_texts
 
     call = Strace(lambda text: None, machine).syscall(event)
-    return f"{event.name}({', '.join(text or '...' for text in argument_texts(call, on_entry=True))})"
+    shown = argument_texts(call, on_entry=True)
+    if shown[-1:] == [""]:  # the rest is what the call fills: only where is known
+        entry = machine.kernel.calls[event.number]
+        known = len(shown) - 1
+        shown[known:] = [f"{value:#x}" for value in event.args[known : entry.nargs if entry is not None else 6]]
+    return f"{event.name}({', '.join(shown)})"
 
 
 # ---- the command

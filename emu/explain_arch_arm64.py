@@ -109,7 +109,7 @@ def untagged(address: int, code: int) -> int:
 def no_tables(arch: Arch, address: int) -> str:
     """Why the MMU walks no table at all for `address`; empty: it does."""
     if address >= arch.task_size:
-        return "bits 63-48 are not all 0: the address belongs to the kernel (TTBR1_EL1), where user code has no table"
+        return "bits 63-48 are not all 0: such addresses are the kernel's (TTBR1_EL1), these tables are not walked"
     return ""
 
 

@@ -119,6 +119,7 @@ class FaultExplanation:
         self.handler = 0
         self.call = "" if user else explainer.call_in_progress(task)
         self.instruction = explainer.instruction(mm) if user else None
+        self.replaced = replaced(mm.ops.find_vma)
         self._explainer = explainer
         self._mm = mm
         self._look_before(task, mm)
@@ -175,6 +176,11 @@ class FaultExplanation:
         return self.decisions.checks
 
     @property
+    def searched(self) -> bool:
+        """The fault routine asked find_vma: for an address outside user space it does not."""
+        return any(check.source == "vma is None" for check in self.checks)
+
+    @property
     def path(self) -> list[tuple[int, str, str]]:
         """The kernel functions that ran: (depth, name, file)."""
         return self.decisions.calls
@@ -224,7 +230,7 @@ class FaultExplanation:
             "call": self.call,
             "instruction": self.instruction.to_dict() if self.instruction is not None else None,
             "walk": self.walk.to_dict(),
-            "find_vma": self.lookup.to_dict(),
+            "find_vma": self.lookup.to_dict() if self.searched else None,
             "stack_grown": list(self.grown) if self.grown is not None else None,
             "checks": [check.to_dict() for check in self.checks],
             "path": [{"depth": depth, "function": name, "file": file} for depth, name, file in self.path],
@@ -268,6 +274,13 @@ class FaultExplanation:
         from emu.explain_text import fault_steps, steps_html
 
         return steps_html(fault_steps(self))
+
+
+def replaced(function: Any) -> str:
+    """The name of what stands in the place of our find_vma (--algorithm); empty: ours does."""
+    from mm.find_vma import find_vma
+
+    return "" if function is find_vma else str(getattr(function, "__qualname__", function))
 
 
 def mm_area(mm: MmStruct, lookup: Lookup) -> Any:

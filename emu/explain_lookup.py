@@ -113,10 +113,11 @@ class Lookup:
                     )
                     break
                 compared = [f"end {area.end:#x} > {address:#x}", f"start {area.start:#x} > {address:#x}"]
-                self.nodes.append((area, compared, "left"))
+                self.nodes.append((area, compared, "left" if node.rb_left is not None else "left, nothing"))
                 node = node.rb_left
             else:
-                self.nodes.append((area, [f"end {area.end:#x} <= {address:#x}"], "right"))
+                compared = [f"end {area.end:#x} <= {address:#x}"]
+                self.nodes.append((area, compared, "right" if node.rb_right is not None else "right, nothing"))
                 node = node.rb_right
         return found
 
@@ -149,7 +150,13 @@ class Lookup:
         return out
 
     def _tree_lines(self) -> list[str]:
-        arrows = {"left": "go left", "right": "go right", "found": "found"}
+        arrows = {
+            "left": "go left",
+            "right": "go right",
+            "left, nothing": "left: nothing there",
+            "right, nothing": "right: nothing there",
+            "found": "found",
+        }
         out = []
         span = max((len(str(area)) for area, _, _ in self.nodes), default=0)
         compared = max((len(", ".join(words)) for _, words, _ in self.nodes), default=0)

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-FOLDERS = (os.path.join(_ROOT, "mm") + os.sep, os.path.join(_ROOT, "guest", "sys_mm"))
+FOLDERS = (  # what is overheard: memory management, the decoders of its calls, and what looks descriptors up
+    os.path.join(_ROOT, "mm") + os.sep,
+    *(os.path.join(_ROOT, "guest", name) for name in ("sys_mm", "sys_shm", "sys_mempolicy", "fdtable")),
+)
 UNTOLD = ("events.py", "types.py", "validate.py", "validate_pages.py", "mmdump.py", "peek.py")
 FAULT_ERRORS = ("VM_FAULT_OOM", "VM_FAULT_SIGBUS", "VM_FAULT_HWPOISON", "VM_FAULT_SIGSEGV")
 REFUSING_CALLS = ("bad_area", "force_signal", "pagefault_out_of_memory")
@@ -295,9 +298,7 @@ class Activation:
                 self._decisions.results.pop(name, None)
         elif line in self._function.raises and not (self._last is not None and self._last.taken):
             refusal = self._function.raises[line]
-            self._add(
-                Check(self._function, "", f"nothing else is left: {refusal}", {}, True, refusal, self._depth, True)
-            )
+            self._add(Check(self._function, "", "so it is refused", {}, True, refusal, self._depth, True))
 
     def _settle(self, taken: bool) -> None:
         branch = self._pending

@@ -19,7 +19,7 @@ from emu.explain_walk import HardwareWalk, rules_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from emu.explain_fault import FaultExplanation
+    from emu.explain_fault import FaultExplanation, Frame
 
 GOOD, BAD, NOTE = draw.GREEN, draw.RED, draw.GREY
 HTML_COLOURS = {GOOD: "#1a7f37", BAD: "#c0392b", NOTE: "#777", draw.CYAN: "#0b7285", draw.BLUE: "#1f4e9c"}
@@ -136,7 +136,7 @@ def fault_steps(fault: FaultExplanation) -> Told:
         _instruction(fault),
         _walk(fault),
         _code(fault),
-        Step(f"find_vma({fault.address:#x}): the first area that ends above it", [*map(Line, fault.lookup.lines())]),
+        *_search(fault),
         _decision(fault),
     ]
     if fault.signal is None or any(name == "handle_mm_fault" for _, name, _ in fault.path):
@@ -145,6 +145,16 @@ def fault_steps(fault: FaultExplanation) -> Told:
 
 
 # ---- what happened
+
+
+def _search(fault: FaultExplanation) -> list[Step]:
+    """find_vma, where the fault routine got that far."""
+    if not fault.searched:
+        return []
+    lines = [*map(Line, fault.lookup.lines())]
+    if fault.replaced:
+        lines.insert(0, Line(f"find_vma is replaced by {fault.replaced}; ours goes like this:", NOTE))
+    return [Step(f"find_vma({fault.address:#x}): the first area that ends above it", lines)]
 
 
 def _instruction(fault: FaultExplanation) -> Step:
@@ -276,7 +286,7 @@ def flag_names(value: int) -> list[str]:
 def _decision(fault: FaultExplanation) -> Step:
     first, _ = _split(fault)
     lines = check_lines(first)
-    if fault.area is not None:
+    if fault.searched and fault.area is not None:
         names = " ".join(flag_names(fault.area.flags))
         lines.insert(0, Line(f"area {fault.area}, vm_flags {fault.area.flags:#x}: {names}"))
     if fault.grown is not None:
@@ -303,6 +313,8 @@ def _result_lines(fault: FaultExplanation) -> list[str]:
         return ["it found nothing to map"]
     ran = {name for _, name, _ in fault.path}
     result = RESULTS.get(fault.result, fault.result)
+    if fault.result == "cow-copy" and fault.frame_before is not None:
+        result = _copied(fault.frame_before)
     if fault.result == "huge" and "hugetlb_fault" in ran:
         result = "a page of the hugetlb pool is mapped"
     if fault.result == "file-read" and not fault.around and "do_fault_around" not in ran:
@@ -310,8 +322,29 @@ def _result_lines(fault: FaultExplanation) -> list[str]:
     return [result + (" (a major fault)" if fault.major else "")]
 
 
+def _copied(before: Frame) -> str:
+    """Why a copy on write had to be made."""
+    if before.what == "the zero page":
+        return "copy on write: the zero page belongs to all, so a frame of zeroes takes its place"
+    if before.what == "an anonymous page":
+        return f"copy on write: {before.mapcount} entries map the page, so a copy takes its place in this one"
+    return "copy on write: the page is the file's and the mapping private, so a copy takes its place"
+
+
 CHAIN_FILES = ("mm/memory", "mm/huge_memory", "mm/hugetlb", "mm/filemap", "mm/shmem", "mm/special", "mm/userfaultfd")
-NOT_IN_CHAIN = ("add_mm_counter_fast", "mm_counter_file", "page_anon", "vm_normal_page", "find_page", "has_backing")
+NOT_IN_CHAIN = (
+    "transparent_hugepage_enabled",
+    "is_huge_zero_pmd",
+    "huge_page",
+    "deposit",
+    "pmd_alloc",
+    "add_mm_counter_fast",
+    "mm_counter_file",
+    "page_anon",
+    "vm_normal_page",
+    "find_page",
+    "has_backing",
+)
 
 
 def _chain(fault: FaultExplanation) -> list[str]:
@@ -376,7 +409,8 @@ def _frame_rows(fault: FaultExplanation) -> list[tuple[str, ...]]:
         rows.append(("frame", f"before  {before}"))
         if fault.old_frame_after is not None:
             rows.append(("", f"        now {fault.old_frame_after}"))
-    if fault.cached is not None and (after is None or after.pfn != fault.cached.pfn):
+    known = [frame.pfn for frame in (before, after) if frame is not None]
+    if fault.cached is not None and fault.cached.pfn not in known:
         rows.append(("cache", f"{fault.cached}"))
     if after is not None:
         was = ""

@@ -182,7 +182,7 @@ WORDS_OF: dict[str, dict[str, tuple[str, str]]] = {
             "no aligned huge page fits into the area: a small one",
         ),
         "table < 0": ("", "no frame for a page table"),
-        "not flags & FAULT_FLAG_WRITE": ("the access is a write", "no write: the huge zero page will do"),
+        "not write": ("a huge frame is needed", "no write: the huge zero page will do"),
     },
     "do_huge_pmd_wp_page": {
         "not is_huge_zero_pmd(system, old) and max((page.mapcount for page in huge_page(mm, old))) <= 1": (
@@ -205,6 +205,9 @@ WORDS_OF: dict[str, dict[str, tuple[str, str]]] = {
     "alloc_huge_page": {
         "gbl_chg < 0": ("", "the file system's limit is reached"),
         "page is None -> ENOSPC": ("a huge page was left", "no huge page was left"),
+    },
+    "hugetlb_vm_op_split": {
+        "address & hstate_vma(vma).size - 1": ("the cut is between two huge pages", "the cut is within a huge page"),
     },
     "_hugetlb_cow": {
         "not outside_reserve": ("", "no huge page for the copy"),
@@ -242,6 +245,10 @@ WORDS_OF: dict[str, dict[str, tuple[str, str]]] = {
         "offset & arch.page_size - 1": ("the offset is a multiple of the page size", "the offset is not page aligned"),
         "not flags & MAP_ANONYMOUS": ("MAP_ANONYMOUS: there is no file", "a file is mapped"),
         "flags & MAP_HUGETLB -> EINVAL": ("", "MAP_HUGETLB needs a file of huge pages"),
+    },
+    "get": {
+        "0 <= fd < len(self.fd)": ("the descriptor table has no such number", ""),
+        "file is not None and (not file.f_mode & FMODE_PATH)": ("no file is open there", "a file is open there"),
     },
     "mmap_hugetlb": {"hstate is None": ("there are huge pages of this size", "there are no huge pages of this size")},
     "do_mmap": {

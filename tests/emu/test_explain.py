@@ -245,6 +245,63 @@ def test_from_python() -> None:
         json.dumps(explanation.to_dict())
 
 
+@pytest.mark.parametrize(("kernel", "line"), [("x86_64-4k", 14), ("aarch64-4k", 14), ("aarch64-64k", 14)])
+def test_function_file_and_line_of_a_pie(kernel: str, line: int) -> None:
+    """A position-independent program with DWARF (explained/crash.c): its load bias is where it really is."""
+    program = GOLDEN / f"crash.{arch_of(kernel)}"
+    _, explainer, end = explained(kernel, str(program), every=True)
+    assert end.signal == 11
+    fault = explainer.fatal
+    assert fault is not None
+    place = fault.instruction.place
+    assert (place.function, place.source) == ("sum", f"crash.c:{line}")
+    assert fault.address == 8
+    (_, _, address) = fault.instruction.operands[0]
+    assert address == fault.address
+    first = next(fault for fault in explainer.faults if fault.user and fault.access == "exec")
+    assert first.instruction.place.function == "_start"
+    assert place.bias and place.bias == first.instruction.place.bias
+    assert place.bias % fault.page_size == 0
+
+
+def test_a_damaged_elf_has_no_names() -> None:
+    """Symbols and DWARF are the guest's to write: whatever they hold, there is an answer."""
+    from random import Random
+
+    from emu.explain_where import Image
+
+    good = (GOLDEN / "crash.x86_64").read_bytes()
+    linked = 0x1000
+    assert Image(good).function(linked)[0]
+    chance = Random(5)
+    for _ in range(60):
+        bad = bytearray(good)
+        for _ in range(chance.randrange(1, 40)):
+            bad[chance.randrange(len(bad) if chance.random() < 0.5 else 4096)] = chance.randrange(256)
+        image = Image(bytes(bad))
+        image.linked_address(linked)
+        image.function(linked)
+        image.line(linked)
+    assert Image(b"").function(linked) == ("", 0)
+    assert Image(good[:1000]).line(linked) == ""
+
+
+def test_the_kernels_addresses_are_not_searched_for() -> None:
+    """A store to an address of the kernel's is refused before find_vma is asked, and told so."""
+    kernel = "x86_64-4k"
+    machine = make_machine(kernel)
+    explainer = machine.explain(every=True)
+    machine.load(str(IMAGES / "x86_64" / "hello"))
+    task = machine.kernel.current
+    machine.system.arch.do_page_fault(task, 7, 0xFFFFFFFF80000000)
+    fault = explainer.last
+    assert fault is not None
+    assert not fault.searched
+    assert fault.to_dict()["find_vma"] is None
+    assert "find_vma" not in str(fault)
+    assert "does not belong to user space" in str(fault)
+
+
 def test_nothing_stays_behind() -> None:
     machine = make_machine("x86_64-4k")
     explainer = machine.explain(every=True)
