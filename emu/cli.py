@@ -102,6 +102,10 @@ def _main(words: list[str]) -> int:
         from emu.grade import command as grade
 
         return grade(options)
+    if command == "view":
+        from emu.page import view
+
+        return view(options)
     from emu.show import show
 
     return show(command, options)

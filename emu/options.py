@@ -423,11 +423,20 @@ EXPLAIN_GROUP: tuple[str, tuple[Option, ...]] = (
     ),
 )
 
+PAGE_GROUP: tuple[str, tuple[Option, ...]] = (
+    "The page",
+    (
+        Option(("-o",), "output", "FILE", str, "a file", "write the page there; - is standard output [page.html]"),
+        QUIET,
+    ),
+)
+
 COMMANDS = {
     "run": "run a program",
     "maps": "run it, then print the memory map as /proc/PID/maps",
     "tree": "run it, then draw the red-black tree of its VMAs",
     "pagetables": "run it, then print its page tables, every entry decoded",
+    "view": "run it, or read its --trace FILE, and write a page for the browser that shows every step",
     "compare": "run it under several page sizes, and compare faults, tables, memory",
     "trace": "turn what run --trace wrote into another form",
     "explain": "run it, and tell its page faults or memory calls step by step",
@@ -458,7 +467,7 @@ TOOLS: dict[str, tuple[str, tuple[tuple[str, tuple[Option, ...]], ...]]] = {
     "grade": ("FILE", ()),  # their options are in options_teach.py
 }
 # Of commands that have options of their own; the views share VIEW_GROUP.
-OWN_GROUPS = {"compare": COMPARE_GROUP, "explain": EXPLAIN_GROUP}
+OWN_GROUPS = {"compare": COMPARE_GROUP, "explain": EXPLAIN_GROUP, "view": PAGE_GROUP}
 
 
 def groups_of(command: str) -> tuple[tuple[str, tuple[Option, ...]], ...]:

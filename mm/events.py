@@ -124,8 +124,17 @@ class VmaErase(VmaEvent):
 class VmaAdjust(VmaEvent):
     """A VMA got new bounds (the event shows the new ones)."""
 
-    __slots__ = ()
+    __slots__ = ("pgoff",)
     kind = "vma_adjust"
+
+    def __init__(self, start: int, end: int, flags: int, root: int = 0, pgoff: int = 0) -> None:
+        super().__init__(start, end, flags, root)
+        self.pgoff = pgoff  # pages: vm_pgoff
+
+    @classmethod
+    def of(cls, vma: VmAreaStruct) -> Self:
+        """The event about an area as it is now."""
+        return cls(vma.vm_start, vma.vm_end, vma.vm_flags, vma.vm_mm.pgd, vma.vm_pgoff)
 
 
 class VmaFlags(VmaEvent):
