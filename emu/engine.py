@@ -96,6 +96,7 @@ class Engine:
         self.left = False  # a hook asked to leave: the context bytes are current
         self._flush = False
         self._counter: Counter | None = None  # made by the first run that counts
+        self.after_trap: Callable[[], None] | None = None  # called behind every trap; takes effect with attach()
         self._open()
         self._boot()
 
@@ -145,6 +146,8 @@ class Engine:
 
     def _add_hook(self, kind: int, callback: Any, *extra: Any) -> None:
         handle = c_size_t()
+        if self.after_trap is not None:
+            callback = _followed(callback, self.after_trap)
         status = uc_hook_add(
             self.handle, byref(handle), c_int(kind), callback, c_void_p(0), c_uint64(1), c_uint64(0), *extra
         )
@@ -392,6 +395,17 @@ class Engine:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _followed(callback: Any, then: Callable[[], None]) -> Any:
+    """`callback`, a C function of ours, and `then` behind it."""
+
+    def both(*arguments: Any) -> Any:
+        result = callback(*arguments)
+        then()
+        return result
+
+    return type(callback)(both)
 
 
 def guarded(engine: Engine, serve: Callable[..., Any]) -> Callable[..., Any]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self, TypeVar
 
+    from emu.breakpoints import Breakpoints, Watchpoint
     from emu.explain import Explainer
     from emu.steer import Steering
     from emu.views import AddressSpace, PageTables, View, VmaTree
@@ -54,7 +55,8 @@ class Exit:
     """How a run ended.
 
     `status` and `signal` are the first program's, as wait() gives them. `reason`: "exit" (it ended), "stop" (`stop()`),
-    "until" (the awaited event came), "timeout", "max_instructions".
+    "until" (the awaited event came), "breakpoint", "watchpoint", "step" (emu/breakpoints.py), "timeout",
+    "max_instructions".
     """
 
     __slots__ = ("reason", "signal", "status")
@@ -150,6 +152,7 @@ class Machine:
         self._listeners: list[tuple[Callable[[Any], None], tuple[str, ...]]] = []
         self._steering: Steering | None = None
         self.explainers: list[Explainer] = []  # emu/explain.py
+        self._breakpoints: Breakpoints | None = None
         self._stop = ""  # why the run must end
         self._watcher: Watcher | None = None
         self._loaded: Task | None = None  # whose registers the engine holds
@@ -275,6 +278,8 @@ class Machine:
         if self._watcher is not None:
             raise PagewalkError("the machine is running already")
         self._stop = ""
+        if self._breakpoints is not None:
+            self._breakpoints.begin()
         unsubscribe = self.subscribe(self._awaited(until)) if until is not None else None
         if max_instructions is not None and self.instructions is None:
             self.instructions = 0
@@ -302,7 +307,8 @@ class Machine:
 
     def step(self) -> Exit | None:
         """Run one instruction of the current task; how the program ended, or None while it lives."""
-        end = self.run(max_instructions=1)
+        self.breakpoints.step(self.kernel.current)
+        end = self.run()
         return end if end.reason == "exit" else None
 
     def _awaited(self, until: str | Callable[[Any], bool]) -> Callable[[Any], None]:
@@ -332,10 +338,15 @@ class Machine:
                     raise PagewalkError(f"nothing can ever run again: {e}") from None
                 if task is None:
                     return True
+                if self._breakpoints is not None and self._breakpoints.parks(task):
+                    continue
                 self._switch(task)
                 if not kernel.resume(task):
                     continue
             self._use_tables(kernel.current)
+            if self._breakpoints is not None and self._breakpoints.active:
+                budget = self._breakpoints.turn(budget)
+                continue
             count = self._slice(budget)
             if self._stop:
                 break
@@ -400,6 +411,11 @@ class Machine:
         if watcher is not None:
             self._stop = self._stop or reason
             watcher.wake()
+
+    def interrupt_engine(self) -> None:
+        """Make the engine come back to the loop, which goes on: something about hooks has changed."""
+        if self._watcher is not None:
+            self.engine.stop()
 
     # ---- looking in
 
@@ -532,6 +548,34 @@ class Machine:
             return function
 
         return decorate
+
+    # ---- stopping at places
+
+    @property
+    def breakpoints(self) -> Breakpoints:
+        """All breakpoints and watchpoints, and the last one that was hit (emu/breakpoints.py)."""
+        if self._breakpoints is None:
+            from emu.breakpoints import Breakpoints
+
+            self._breakpoints = Breakpoints(self)
+        return self._breakpoints
+
+    def breakpoint(self, address: int | range | None = None, *, event: str | None = None, **filters: Any) -> Any:
+        """End a run before the instruction at `address`, or at an event; the result's `remove()` takes it away.
+
+        Args:
+            address: of the instruction; with `event`, a filter as `after` has it.
+            event: a kind of docs/trace.md.
+        """
+        if event is not None:
+            return self.breakpoints.on(event, **({} if address is None else {"address": address}), **filters)
+        if not isinstance(address, int) or filters:
+            raise PagewalkError("a breakpoint needs the address of an instruction, or event=")
+        return self.breakpoints.add(address)
+
+    def watch(self, address: int, size: int = 8, access: str = "w") -> Watchpoint:
+        """End a run behind an instruction that reads ("r"), writes ("w") or touches ("rw") one of these bytes."""
+        return self.breakpoints.watch(address, size, access)
 
     def _listen(self) -> None:
         """Give mm/ and guest/ the one listener that serves all of ours, or none."""

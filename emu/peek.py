@@ -8,22 +8,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mm.flags import VM_READ
+from mm.flags import VM_MAYREAD, VM_READ
 from mm.uaccess import access_process_vm
 
 if TYPE_CHECKING:
     from mm.types import MmStruct, VmAreaStruct
 
 
-def peek(mm: MmStruct | None, address: int, count: int) -> bytes:
-    """Up to `count` bytes at `address`; it stops where nothing is mapped."""
+def peek(mm: MmStruct | None, address: int, count: int, force: bool = False) -> bytes:
+    """Up to `count` bytes at `address`; it stops where nothing is mapped.
+
+    Args:
+        force: areas the program itself may not read too, as ptrace does (FOLL_FORCE).
+    """
     found = b""
     while mm is not None and len(found) < count:
         at = address + len(found)
         piece = access_process_vm(mm, at, count - len(found))
         if not piece:
             vma = area_at(mm, at)
-            if vma is None or not vma.vm_flags & VM_READ:
+            if vma is None or not vma.vm_flags & (VM_MAYREAD if force else VM_READ):
                 break
             size = mm.arch.page_size
             piece = _untouched(vma, at, min(count - len(found), size - at % size))

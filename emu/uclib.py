@@ -26,6 +26,8 @@ UC_HOOK_INTR = 1
 UC_HOOK_INSN = 2
 UC_HOOK_CODE = 1 << 2
 UC_HOOK_BLOCK = 1 << 3
+UC_HOOK_MEM_READ = 1 << 10
+UC_HOOK_MEM_WRITE = 1 << 11
 UC_HOOK_INSN_INVALID = 1 << 14
 
 # uc_ctl: type | number of arguments << 26 | direction << 30 (write)

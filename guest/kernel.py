@@ -90,6 +90,7 @@ class Kernel:
         self.sysctls: dict[str, Any] = {}
         self.hold_call = False  # a listener wants the call that begins to wait (run(until="syscall"))
         self.interceptor: Callable[[SyscallEnter], int | None] | None = None  # may answer a call in the handler's place
+        self.debugger: Any = None  # sees signals before they act
         self.interrupt_fd = -1  # host descriptor: readable when a wait for the host must end
         self.max_threads = self._boot_limits()
         self.init = self._make_init()
@@ -142,7 +143,7 @@ class Kernel:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        for name in ("cpu", "calls", "table", "interceptor"):
+        for name in ("cpu", "calls", "table", "interceptor", "debugger"):
             state.pop(name, None)
         return state
 
@@ -150,6 +151,7 @@ class Kernel:
         self.__dict__.update(state)
         self.cpu = None  # type: ignore[assignment] # emu attaches one
         self.interceptor = None
+        self.debugger = None
         self._build()
 
     def start(self, path: bytes, argv: list[bytes], env: list[bytes]) -> Task:

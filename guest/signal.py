@@ -538,7 +538,11 @@ def get_signal(task: Task) -> KSignal | None:
     while True:
         if task.jobctl & JOBCTL_STOP_PENDING:
             _do_signal_stop(task, 0)
-        info = _traced_signal(task) if task.ptrace or task.trace_signal is not None else take_signal(task)
+        debugger = task.kernel.debugger
+        if debugger is not None:
+            info = debugger.take_signal(task)
+        else:
+            info = _traced_signal(task) if task.ptrace or task.trace_signal is not None else take_signal(task)
         if info is None:
             return None
         signo = info.signo

@@ -1,0 +1,24 @@
+"""Going backwards: the run is repeated from its beginning, up to the instruction wanted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from emu.gdb_target import Stop
+from guest.siginfo import SIGTRAP
+
+if TYPE_CHECKING:
+    from emu.gdb import Session
+
+
+class History:
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.broken = ""
+
+    def forget_position(self) -> None:
+        pass
+
+    def back(self, how: str) -> list[Stop]:
+        self.session.note("cannot go backwards")
+        return [Stop(SIGTRAP, self.session.target.threads()[0], "replaylog:begin;")]
