@@ -144,6 +144,7 @@ class Breakpoints:
         self.hit: Hit | None = None  # why the last run ended
         self._reported: tuple[Task, int] | None = None  # stopped there: the next run passes
         self._single = False  # the engine runs one instruction
+        self._watched = 0  # instructions executed when a watchpoint was hit
         self._struck = False  # the last run ended before an instruction that was counted
         self._hooked: dict[int, c_size_t] = {}  # address -> Unicorn's hook
         self._pieces: list[_Piece] = []
@@ -277,6 +278,7 @@ class Breakpoints:
         kernel.counting = counting
         self._single = single
         self._struck = False
+        self._watched = 0
         self._faults = task.min_flt + task.maj_flt
         exact = single or limited or self.exact or bool(self.watches)
         engine.run(count, exact)
@@ -284,7 +286,7 @@ class Breakpoints:
             self._note(task)
         if not count:
             return 0
-        executed = max(engine.executed(count) - (self._struck and exact), 0)
+        executed = self._watched or max(engine.executed(count) - (self._struck and exact), 0)
         if machine.instructions is not None:
             machine.instructions += executed
         if counting:
@@ -361,6 +363,7 @@ class Breakpoints:
             if point.process is None or point.process == task.tgid:
                 self._struck = True
                 self._hit(Hit("breakpoint", task, address, address, point), "breakpoint")
+                uc_emu_stop(engine.handle)
                 return
 
     def _at_access(self, _: int, kind: int, physical: int, size: int, value: int, __: int) -> None:
@@ -374,7 +377,9 @@ class Breakpoints:
                 continue
             if physical < start + piece.size and physical + size > start:
                 address = piece.address + max(physical - start, 0)
-                self._hit(Hit("watchpoint", task, 0, address, piece.point, access), "watchpoint")
+                if self.hit is None:
+                    self._hit(Hit("watchpoint", task, 0, address, piece.point, access), "watchpoint")
+                    self._watched = self.machine.engine.stop_next()
                 return
 
     def _hit(self, hit: Hit, reason: str) -> None:
@@ -383,7 +388,6 @@ class Breakpoints:
             self.hit = hit
             self._reported = None
             self.machine._stop = self.machine._stop or reason
-        uc_emu_stop(self.machine.engine.handle)
 
     def _install(self) -> None:
         """Make the engine's hooks those that are wanted, and drop the code translated without them."""

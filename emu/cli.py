@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 STATUS_LIMIT = 124  # --timeout or --max-instructions, as timeout(1)
 STATUS_BUG = 125
+GDB_PORT = 1234  # as QEMU's and gdbserver's examples have it
 SIGINT, SIGPIPE = 2, 13
 SILENT_SIGNALS = (SIGINT, SIGPIPE)  # a shell says nothing about these
 
@@ -85,6 +86,9 @@ def _main(words: list[str]) -> int:
     if options.cpu == "help":
         return _list_cpus()
     if command == "run":
+        return run(options)
+    if command == "gdb":
+        options.gdb = options.gdb or (GDB_PORT, True)
         return run(options)
     if command == "compare":
         from emu.compare import compare
@@ -223,6 +227,10 @@ def _run_replaced(options: Options) -> int:
 
 def _run(options: Options) -> int:
     """Build, load, run to the end."""
+    if options.gdb is not None:
+        from emu.gdb import debug
+
+        return debug(options)
     machine = build(options)
     if options.strace is None and options.trace is None and not options.stats:
         load(machine, options)

@@ -72,6 +72,15 @@ class Counter:
         self.limit = count if exact else max(count // BLOCK_INSTRUCTIONS, 1)
         return self.limit
 
+    def stop_next(self) -> int:
+        """From a hook: the next instruction to be counted is not executed any more. How many were, the present one too.
+
+        Unlike uc_emu_stop, which leaves the program counter at an instruction that has made its access already.
+        """
+        done = int(self._words[self._at])
+        self._words[self._at] = self.limit
+        return done
+
     def _unhook(self) -> None:
         """Take away the hook of the last counted run, where Unicorn has not done so itself."""
         if self._words[self._hook]:

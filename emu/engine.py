@@ -255,6 +255,10 @@ class Engine:
         """Instructions the last `run(count)` executed; `count` was not 0. An estimate when it was not exact."""
         return 0 if self._counter is None else self._counter.executed(count)
 
+    def stop_next(self) -> int:
+        """From a hook of a run that counts exactly: stop behind the present instruction; how many that makes."""
+        return 0 if self._counter is None else self._counter.stop_next()
+
     # ---- memory management unit
 
     def set_root(self, pfn: int) -> None:

@@ -121,7 +121,7 @@ class Session:
         try:
             if self._suspend:
                 self._accept()
-            while self._end is None:
+            while self._end is None or (self.server is not None and self.target.stops):
                 if self.server is None:
                     self._run_alone()
                 else:
@@ -198,17 +198,30 @@ class Session:
     def _resume(self, resume: Resume) -> None:
         """Run until there is something to tell, and tell it."""
         target = self.target
-        if not target.stops:
+        if self._already_stepped(resume):
+            task = next(iter(resume.actions))
+            target.stops.append(Stop(SIGTRAP, task, "", target.last[task].info))
+        if not target.stops and self._end is None:
             while self._run_once(resume):
                 pass
-        if self._end is None or target.stops:
-            self._tell(target.stops)
+        if self._end is not None:  # all that is left to tell is how each process ended
+            target.stops = [stop for stop in target.stops if stop.end]
+        self._tell(target.stops)
+
+    def _already_stepped(self, resume: Resume) -> bool:
+        """arm64's watchpoints stop before the access, and gdb steps over it; ours has been made."""
+        server = self.server
+        stop = server.stopped if server is not None else None
+        if server is None or stop is None or "watch:" not in stop.reason or not server.arch.watch_before:
+            return False
+        server.stopped = None
+        return resume.actions == {stop.task: ("s", 0)}
 
     def _run_once(self, resume: Resume) -> bool:
         """One run of the machine. True: it goes on, nothing of it concerns the debugger."""
-        target = self.target
-        server = self.server
-        assert server is not None
+        target, server = self.target, self.server
+        if server is None:
+            return False
         self.history.forget_position()
         bell = Bell(self.machine, server.wire)
         try:

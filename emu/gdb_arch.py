@@ -108,7 +108,7 @@ def _leave_call(machine: Machine, task: Task) -> None:
 
 @contextmanager
 def loaded(machine: Machine, task: Task) -> Iterator[Engine]:
-    """The engine with the registers of `task` in it. The task on the CPU keeps all its state, the exclusive monitor too."""
+    """The engine with the registers of `task` in it. Whose registers it held keeps them, the exclusive monitor too."""
     engine = machine.engine
     if machine._loaded is task:
         yield engine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emu.gdb_target import Stop
 from guest.siginfo import SIGTRAP
@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 
 
 class History:
+    """Where the run is."""
+
     def __init__(self, session: Session) -> None:
         self.session = session
         self.broken = ""
 
     def forget_position(self) -> None:
-        pass
+        """The run goes on."""
 
     def back(self, how: str) -> list[Stop]:
+        """Go back."""
         self.session.note("cannot go backwards")
         return [Stop(SIGTRAP, self.session.target.threads()[0], "replaylog:begin;")]

@@ -1,6 +1,6 @@
 """The remote protocol: each packet to what it does with a `Target`, and the stop replies.
 
-`serve()` answers packets until the debugger says that something is to run; it returns what (a `Resume`), and the loop in
+`serve()` answers packets until the debugger wants something to run; it returns what (a `Resume`), and the loop in
 emu/gdb.py runs it and comes back with a stop. A packet we do not know is answered by an empty one, a malformed one by
 an error: neither reaches the guest.
 """

@@ -1,6 +1,7 @@
 """What a debugger debugs: the processes of one machine, why they stopped, and what each thread does next.
 
-`Target` is `kernel.debugger`: it sees a signal before it acts. All else it hears as events. Whatever happens becomes a `Stop` on a queue; the run ends, and the server tells gdb of one stop at a time.
+`Target` is `kernel.debugger`: it sees a signal before it acts. All else it hears as events. Whatever happens becomes a
+`Stop` on a queue; the run ends, and the server tells gdb of one stop at a time.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ up once it is larger than any real one.
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 PACKET_SIZE = 0x4000  # bytes of a payload, told to gdb, which keeps to it
 LARGEST = 1 << 20  # bytes of a packet that has not ended yet
@@ -102,10 +103,8 @@ class Wire:
         self._write(self._last)
 
     def _write(self, data: bytes) -> None:
-        try:
+        with suppress(OSError):  # the next receive() says that it is gone
             self.connection.sendall(data)
-        except OSError:
-            pass  # the next receive() says that it is gone
 
     def close(self) -> None:
         """Hang up."""

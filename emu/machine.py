@@ -344,7 +344,7 @@ class Machine:
                 if not kernel.resume(task):
                     continue
             self._use_tables(kernel.current)
-            if self._breakpoints is not None and self._breakpoints.active:
+            if self._breakpoints is not None and self._breakpoints.active and not self._stop:
                 budget = self._breakpoints.turn(budget)
                 continue
             count = self._slice(budget)
@@ -553,7 +553,7 @@ class Machine:
 
     @property
     def breakpoints(self) -> Breakpoints:
-        """All breakpoints and watchpoints, and the last one that was hit (emu/breakpoints.py)."""
+        """All breakpoints and watchpoints, and the last hit (emu/breakpoints.py)."""
         if self._breakpoints is None:
             from emu.breakpoints import Breakpoints
 

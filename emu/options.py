@@ -44,6 +44,7 @@ class Options:
         self.injections: list[Any] = []
         self.algorithms: list[Any] = []
         self.judge = False
+        self.gdb: tuple[int, bool] | None = None  # port, whether to wait for the debugger
         self.max_instructions: int | None = None
         self.timeout: float | None = None
         self.check = 0
@@ -160,6 +161,13 @@ def memory_call(text: str) -> Any:
     from emu.explain_call import CallWanted
 
     return CallWanted(int(text) if text.isdigit() else text)
+
+
+def gdb_port(text: str) -> tuple[int, bool]:
+    """PORT[,suspend=y|n] of -g."""
+    port, comma, suspend = text.partition(",")
+    waits = {"suspend=y": True, "suspend=n": False}[suspend] if comma else True
+    return number(port, 0, 65535), waits
 
 
 def one_of(*words: str) -> Callable[[str], str]:
@@ -431,8 +439,23 @@ PAGE_GROUP: tuple[str, tuple[Option, ...]] = (
     ),
 )
 
+DEBUG_GROUP: tuple[str, tuple[Option, ...]] = (
+    "Debugging",
+    (
+        Option(
+            ("-g",),
+            "gdb",
+            "PORT[,suspend=n]",
+            gdb_port,
+            "PORT or PORT,suspend=n",
+            "wait for gdb on 127.0.0.1:PORT, 0: any free one; suspend=n: run till it comes",
+        ),
+    ),
+)
+
 COMMANDS = {
     "run": "run a program",
+    "gdb": "run a program under a debugger (-g PORT, 1234 if not given)",
     "maps": "run it, then print the memory map as /proc/PID/maps",
     "tree": "run it, then draw the red-black tree of its VMAs",
     "pagetables": "run it, then print its page tables, every entry decoded",
@@ -479,8 +502,10 @@ def groups_of(command: str) -> tuple[tuple[str, tuple[Option, ...]], ...]:
 
             groups = TEACH_GROUPS[command]
         return groups
+    if command in ("run", "gdb"):
+        return (*GROUPS, DEBUG_GROUP)
     own = OWN_GROUPS.get(command, VIEW_GROUP)
-    return GROUPS if command == "run" else (own, *GROUPS)
+    return (own, *GROUPS)
 
 
 def parse(command: str, words: list[str]) -> Options:

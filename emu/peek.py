@@ -53,7 +53,7 @@ def area_at(mm: MmStruct, address: int) -> VmAreaStruct | None:
 def _untouched(vma: VmAreaStruct, address: int, count: int) -> bytes:
     """What a fault would bring in."""
     if vma.vm_file is None:
-        return bytes(count) if vma.vm_ops is None else b""
+        return bytes(count) if vma.vm_ops is None else _special(vma, address, count)
     from mm.shmem import shmem_read
 
     arch = vma.vm_mm.arch
@@ -61,3 +61,14 @@ def _untouched(vma: VmAreaStruct, address: int, count: int) -> bytes:
     data = shmem_read(vma.vm_file.f_mapping, position, count, mark=False)
     inside = -(-vma.vm_file.f_mapping.i_size // arch.page_size) * arch.page_size
     return data.ljust(min(count, max(0, inside - position)), b"\0")
+
+
+def _special(vma: VmAreaStruct, address: int, count: int) -> bytes:
+    """The kernel's own pages: [vdso]."""
+    arch = vma.vm_mm.arch
+    pages = getattr(vma.vm_private_data, "pages", None)
+    number = (address - vma.vm_start >> arch.page_shift) + vma.vm_pgoff
+    if pages is None or number >= len(pages):
+        return b""
+    at = (pages[number].pfn << arch.page_shift) + (address & arch.page_size - 1)
+    return bytes(vma.vm_mm.system.ram[at : at + count])

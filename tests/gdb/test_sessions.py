@@ -1,0 +1,216 @@
+"""Scripted sessions of the real gdb (Debian's gdb-multiarch) on both architectures."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILT = pathlib.Path(__file__).resolve().parent / "built"
+GDB = shutil.which("gdb-multiarch")
+BOTH = ("set detach-on-fork off", "set schedule-multiple on")
+ARCHES = ("x86_64", "aarch64")
+pytestmark = pytest.mark.skipif(GDB is None, reason="gdb-multiarch is not installed (apt-get install gdb-multiarch)")
+
+
+class Debugged:
+    """`pagewalk gdb -g 0 target WHAT`, and gdb sessions on it."""
+
+    def __init__(self, arch: str, *words: str, options: tuple[str, ...] = (), stdin: bytes = b"") -> None:
+        self.program = BUILT / arch / "target"
+        command = [sys.executable, "-m", "emu", "gdb", "-g", "0", *options, str(self.program), *words]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert self.process.stdin is not None and self.process.stderr is not None
+        self.process.stdin.write(stdin)
+        self.process.stdin.close()
+        self.process.stdin = None
+        line = self.process.stderr.readline().decode()
+        self.port = int(line.rpartition(":")[2])
+
+    def gdb(self, *commands: str, before: tuple[str, ...] = ()) -> str:
+        """One session; what gdb printed."""
+        script = ["set confirm off", "set pagination off", "set width 0", *before]
+        script += [f"target remote 127.0.0.1:{self.port}", *commands]
+        words = [word for command in script for word in ("-ex", command)]
+        done = subprocess.run(
+            [str(GDB), "-nx", "-batch", *words, str(self.program)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False,
+        )  # fmt: skip
+        return done.stdout.decode("utf-8", "replace")
+
+    def end(self) -> tuple[int, str]:
+        """Status and output of the program."""
+        out, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, out.decode()
+
+
+@pytest.fixture(params=ARCHES)
+def arch(request: pytest.FixtureRequest) -> Iterator[str]:
+    yield request.param
+
+
+def said(text: str, *wanted: str) -> None:
+    """Each of the regular expressions was printed, in this order."""
+    at = 0
+    for pattern in wanted:
+        found = re.compile(pattern, re.MULTILINE).search(text, at)
+        assert found is not None, f"{pattern!r} is not in what follows:\n{text[at:]}\n--- of all:\n{text}"
+        at = found.end()
+
+
+def test_break_step_finish(arch: str) -> None:
+    run = Debugged(arch, "c")
+    text = run.gdb("break add", "continue", "bt 2", "p a * 10 + b", "stepi", "next", "p result", "finish", "kill")
+    said(text, r"^Breakpoint 1, add \(a=2, b=3\)", r"^#0  add \(a=2, b=3\)", r"^#1 .* in run \(\)", r"^\$1 = 23")
+    said(text, r"^\$2 = 5", r"Value returned is \$3 = 5")
+    assert run.end()[0] == 137
+
+
+def test_to_the_end(arch: str) -> None:
+    run = Debugged(arch, "c")
+    text = run.gdb("tbreak count", "continue", "continue")
+    said(text, r"^Temporary breakpoint 1, count \(\)", r"exited with code 03\]")
+    assert run.end() == (3, "counter 5 other 50 sum 55\n")
+
+
+def test_watch(arch: str) -> None:
+    run = Debugged(arch, "c")
+    text = run.gdb("watch counter", "continue", "continue", "p other", "delete", "continue")
+    said(text, "Old value = 0", "New value = 1", r"^31\s", "Old value = 1", "New value = 2", r"^31\s", r"^\$1 = 10")
+    assert run.end() == (3, "counter 5 other 50 sum 55\n")
+
+
+def test_watch_is_exact_to_the_byte(arch: str) -> None:
+    """bytes[3] and bytes[4] lie side by side: a watchpoint on one does not see the other."""
+    run = Debugged(arch, "c")
+    text = run.gdb("awatch bytes[4]", "continue", "p bytes[3]", "continue", "p bytes[3]", "delete", "continue")
+    said(text, "Old value = 0", "New value = 1", r"^\$1 = 0", "Old value = 1", "New value = 2", r"^\$2 = 1")
+    assert run.end()[0] == 3
+
+
+def test_rwatch(arch: str) -> None:
+    run = Debugged(arch, "c")
+    text = run.gdb("rwatch table[2]", "rwatch other", "continue", "p counter", "delete", "continue")
+    said(text, "read watchpoint 2: other", "Value = 0", r"^\$1 = 1")
+    assert run.end()[0] == 3
+
+
+def test_sigsegv_with_its_address(arch: str) -> None:
+    run = Debugged(arch, "s")
+    text = run.gdb("continue", "p $_siginfo.si_signo", "p $_siginfo._sifields._sigfault.si_addr", "bt 1", "continue")
+    said(text, "received signal SIGSEGV", r"crash \(where=4660\)", r"^\$1 = 11", r"^\$2 = \(void \*\) 0x1234", "^#0  ")
+    said(text, "Program terminated with signal SIGSEGV")
+    assert run.end()[0] == 139
+
+
+def test_signal_with_a_handler(arch: str) -> None:
+    run = Debugged(arch, "u")
+    text = run.gdb("break on_signal", "continue", "p signo", "continue", "p signo", "continue")
+    said(text, "received signal SIGUSR1", "Breakpoint 1, on_signal", r"^\$1 = 10|^\$2 = 10")
+    assert run.end() == (0, "handled 10\n")
+
+
+def test_a_signal_is_not_passed_on(arch: str) -> None:
+    run = Debugged(arch, "u")
+    run.gdb("handle SIGUSR1 stop nopass", "continue", "continue")
+    assert run.end() == (0, "handled 0\n")
+
+
+def test_memory_map_and_auxv(arch: str) -> None:
+    run = Debugged(arch, "c")
+    text = run.gdb("info proc mappings", "info auxv", "info inferiors", "kill")
+    said(text, r"r-xp   /target", r"\[vdso\]", r"rw-p   \[stack\]", r"AT_PAGESZ .* 4096", r"AT_NULL")
+    assert run.end()[0] == 137
+
+
+def test_registers_and_memory_can_be_written(arch: str) -> None:
+    run = Debugged(arch, "c")
+    text = run.gdb(
+        "break add", "continue", "set var a = 40", "p table[7]", "set var table[7] = 80", "p table", "p readonly",
+        "finish", "p $pc", "delete", "continue",
+    )  # fmt: skip
+    said(text, r"^\$1 = 8", r"\{1, 2, 3, 4, 5, 6, 7, 80\}", '"read only"', "Value returned is .* = 43")
+    assert run.end() == (3, "counter 5 other 50 sum 55\n")
+
+
+def test_a_function_of_the_program_is_called(arch: str) -> None:
+    run = Debugged(arch, "c")
+    text = run.gdb("break count", "continue", "p add(20, 22)", "p sum", "delete", "continue")
+    said(text, r"^\$1 = 42", r"^\$2 = 42")
+    assert run.end()[0] == 3
+
+
+def test_monitor(arch: str) -> None:
+    run = Debugged(arch, "c")
+    text = run.gdb(
+        "break count", "continue", "monitor vma", "monitor vma $pc", "monitor tree", "monitor pagetables $sp",
+        "monitor faults", "monitor help", "monitor nonsense", "monitor vma rubbish", "kill",
+    )  # fmt: skip
+    said(text, r"r-xp .* /target", r"vm_flags 0x[0-9a-f]+ .*VM_EXEC", "pgd|root|\\[stack\\]", r"^physical 0x")
+    said(text, r"page faults since the debugger came", r"user exec at 0x", "monitor pagetables ADDR", "unknown command")
+    said(text, "not an address: rubbish")
+    run.end()
+
+
+def test_catch_syscall(arch: str) -> None:
+    run = Debugged(arch, "p")
+    text = run.gdb("catch syscall getppid", "continue", "continue", "delete", "continue")
+    said(text, r"call to syscall getppid", r"returned from syscall getppid", r"exited normally")
+    assert run.end()[0] == 0
+
+
+def test_threads(arch: str) -> None:
+    run = Debugged(arch, "t")
+    text = run.gdb(
+        "break add", "continue", "info threads", "thread 2", "bt 2", "set scheduler-locking on", "stepi", "stepi",
+        "set scheduler-locking off", "delete", "continue",
+    )  # fmt: skip
+    said(
+        text, r"Breakpoint 1, add \(a=1, b=2\)", r"^\* 1 .*add", r"^  2 .*", r"Switching to thread 2", "exited normally"
+    )
+    assert run.end()[0] == 0
+
+
+def test_fork_follow_parent_and_child(arch: str) -> None:
+    run = Debugged(arch, "f")
+    text = run.gdb("break add", "continue", "continue")
+    said(text, r"Detaching after fork from child", r"Breakpoint 1, add \(a=4, b=1\)", r"exited normally")
+    assert run.end()[0] == 0
+    run = Debugged(arch, "f")
+    text = run.gdb("set follow-fork-mode child", "break add", "continue", "continue")
+    said(text, r"Attaching after .* fork to child", r"Breakpoint 1, add \(a=30, b=3\)", r"exited with code 04")
+    assert run.end()[0] == 0
+
+
+def test_both_sides_of_a_fork(arch: str) -> None:
+    run = Debugged(arch, "f")
+    text = run.gdb("break add", "continue", "info inferiors", "continue", "inferior 1", "continue", before=BOTH)
+    said(text, r"Thread 2.1 .*Breakpoint 1.*, add \(a=30, b=3\)", r"process 28", r"Inferior 2 .*exited with code 04")
+    said(text, r"Breakpoint 1.*, add \(a=4, b=1\)")
+    run.end()
+
+
+def test_exec(arch: str) -> None:
+    run = Debugged(arch, "e")
+    text = run.gdb("catch exec", "continue", "delete", "break count", "continue", "continue")
+    said(text, r"Catchpoint 1 \(exec'd", r"Breakpoint 2, count", r"exited with code 03")
+    assert run.end() == (3, "counter 5 other 50 sum 55\n")
+
+
+def test_detach_and_come_back(arch: str) -> None:
+    run = Debugged(arch, "c")
+    run.gdb("break count", "continue", "detach")
+    assert run.end() == (3, "counter 5 other 50 sum 55\n")
+
+
+def test_disconnect_with_a_pending_signal(arch: str) -> None:
+    """What was stopped for the debugger happens when it is gone."""
+    run = Debugged(arch, "u")
+    run.gdb("continue", "disconnect")
+    assert run.end() == (0, "handled 10\n")
