@@ -156,6 +156,14 @@ class Breakpoints:
 
     # ---- what the user asks for
 
+    def at(self, address: int | range | None, event: str | None, filters: dict[str, Any]) -> Any:
+        """Machine.breakpoint(): at an instruction, or at an event, which filters (address, task, ...) may narrow."""
+        if event is not None:
+            return self.on(event, **({} if address is None else {"address": address}), **filters)
+        if not isinstance(address, int) or filters:
+            raise PagewalkError("a breakpoint needs the address of an instruction, or event=")
+        return self.add(address)
+
     def add(self, address: int, process: int | None = None) -> Breakpoint:
         """Stop before the instruction at `address`. Raises PagewalkError when that is no address."""
         _check_address(address, 1)
@@ -238,7 +246,8 @@ class Breakpoints:
     def _change(self) -> None:
         """Hooks are to be put in or taken away: the engine must stand still for that."""
         self._dirty = True
-        self.machine.interrupt_engine()
+        if self.machine._watcher is not None:
+            self.machine.engine.stop()
 
     # ---- running
 

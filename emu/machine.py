@@ -412,11 +412,6 @@ class Machine:
             self._stop = self._stop or reason
             watcher.wake()
 
-    def interrupt_engine(self) -> None:
-        """Make the engine come back to the loop, which goes on: something about hooks has changed."""
-        if self._watcher is not None:
-            self.engine.stop()
-
     # ---- looking in
 
     @property
@@ -561,17 +556,8 @@ class Machine:
         return self._breakpoints
 
     def breakpoint(self, address: int | range | None = None, *, event: str | None = None, **filters: Any) -> Any:
-        """End a run before the instruction at `address`, or at an event; the result's `remove()` takes it away.
-
-        Args:
-            address: of the instruction; with `event`, a filter as `after` has it.
-            event: a kind of docs/trace.md.
-        """
-        if event is not None:
-            return self.breakpoints.on(event, **({} if address is None else {"address": address}), **filters)
-        if not isinstance(address, int) or filters:
-            raise PagewalkError("a breakpoint needs the address of an instruction, or event=")
-        return self.breakpoints.add(address)
+        """End a run before the instruction at `address`, or at an event (docs/python.md); `remove()` takes it away."""
+        return self.breakpoints.at(address, event, filters)
 
     def watch(self, address: int, size: int = 8, access: str = "w") -> Watchpoint:
         """End a run behind an instruction that reads ("r"), writes ("w") or touches ("rw") one of these bytes."""
