@@ -11,8 +11,10 @@ import time
 NSEC_PER_SEC = 1_000_000_000
 TICK_NSEC = NSEC_PER_SEC // 250  # CONFIG_HZ=250
 TRAP_NSEC = 1_000  # what one trap is taken to cost
-INSTRUCTION_NSEC = 10  # and one counted instruction: about what emulating it takes, so that alarms come when expected
+INSTRUCTION_NSEC = 2  # and one counted instruction: emulating it takes 0.5 to 5, so that alarms come when expected
 WAKE_NSEC = 50_000  # from a timer's expiry until an idle CPU runs the task it wakes
+POLLS = 1_000  # looks at the clock without a sleep between them, after which a task is taken to wait for it:
+POLL_NSEC = 20_000  # what each further one costs, so that spinning until a time takes little of the host's
 TSC_KHZ = 2_000_000  # of the time stamp counter
 EPOCH_NSEC = 1_700_000_000 * NSEC_PER_SEC  # CLOCK_REALTIME when the machine starts
 
@@ -20,12 +22,13 @@ EPOCH_NSEC = 1_700_000_000 * NSEC_PER_SEC  # CLOCK_REALTIME when the machine sta
 class Clock:
     """CLOCK_MONOTONIC in `now`; CLOCK_REALTIME is `now + offset`."""
 
-    __slots__ = ("now", "offset")
+    __slots__ = ("now", "offset", "polls")
     virtual = True  # an idle machine need not wait: the clock jumps
 
     def __init__(self, boot: int = NSEC_PER_SEC, epoch: int = EPOCH_NSEC) -> None:
         self.now = boot  # nanoseconds since boot
         self.offset = epoch - boot
+        self.polls = 0  # looks at it since everybody slept
 
     def realtime(self) -> int:
         """CLOCK_REALTIME: nanoseconds since 1970."""
@@ -60,4 +63,5 @@ class HostClock(Clock):
 
     def __setstate__(self, state: tuple[int, int]) -> None:
         now, self.offset = state
+        self.polls = 0
         self._base = time.monotonic_ns() - now

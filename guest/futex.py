@@ -244,6 +244,7 @@ def _deadline(task: Task, utime: int, relative: bool, realtime: bool) -> int:
             raise Errno(errno.EINVAL)
         value = seconds * NSEC_PER_SEC + nanoseconds
         clock = task.kernel.clock
+        state["at-time-of-day"] = realtime and not relative
         state["futex-deadline"] = clock.now + value if relative else value - clock.offset if realtime else value
     return int(state["futex-deadline"])
 

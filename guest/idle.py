@@ -29,6 +29,7 @@ def idle(kernel: Kernel) -> bool:
     if not asleep:
         return False
     clock = kernel.clock
+    clock.polls = 0
     host = _host_queues(asleep)
     deadline = _next_deadline(kernel, asleep)
     if deadline is None and not host:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from guest.clock import INSTRUCTION_NSEC, NSEC_PER_SEC, TRAP_NSEC, Clock, HostClock
+from guest.clock import INSTRUCTION_NSEC, NSEC_PER_SEC, POLL_NSEC, POLLS, TRAP_NSEC, Clock, HostClock
 from guest.cred import CAP_FULL_SET, Cred
 from guest.events import SyscallEnter, SyscallExit, TaskSwitch
 from guest.rng import Rng
@@ -341,6 +341,15 @@ class Kernel:
         if task.sigpending or self.clock.now >= self.timers.next:
             self.leave(task)
 
+    def clock_was_read(self, task: Task) -> None:
+        """A call told the time. Who does little else waits for a moment: that costs more, and computing counts."""
+        clock = self.clock
+        clock.polls += 1
+        if clock.polls > POLLS and clock.virtual:
+            clock.now += POLL_NSEC
+            task.stime += POLL_NSEC
+            self.need_quantum()
+
     def begin_trap(self) -> Task:
         """What every exception starts with; the task that trapped."""
         task = self.current
@@ -436,7 +445,7 @@ class Kernel:
 
     def wants_quantum(self) -> bool:
         """Whether a task that runs on must be interrupted: others wait, or a timer or sleep will end."""
-        return bool(self.run_queue) or self.timers.armed() or self.current.trace_step
+        return bool(self.run_queue) or self.timers.armed() or self.current.trace_step or self.clock.polls > POLLS
 
     def slice(self) -> int:
         """How many instructions the running task may execute before the kernel looks again."""

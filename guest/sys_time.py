@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 TIMER_ABSTIME = 1
 ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF = 0, 1, 2
 _REALTIME_CLOCKS = (CLOCK_REALTIME, CLOCK_REALTIME_COARSE, CLOCK_REALTIME_ALARM, CLOCK_TAI)
+_ALARM_CLOCKS = (CLOCK_REALTIME_ALARM, CLOCK_BOOTTIME_ALARM)
 _COARSE = (CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE)
 _TIMESPEC = Struct("<qq")
 _KTIME_MAX = (1 << 63) - 1
@@ -57,7 +58,9 @@ def read_clock(task: Task, which: int) -> int:
     """The clock's time, ns. Raises Errno(EINVAL) for one there is not."""
     clock = task.kernel.clock
     if which < 0:
-        return _cpu_clock(task, which)
+        from guest.cpu_timers import the_cpu_clock
+
+        return the_cpu_clock(task, which, True).read()
     if which in _REALTIME_CLOCKS:
         value = clock.realtime()
     elif which in (
@@ -70,30 +73,14 @@ def read_clock(task: Task, which: int) -> int:
         return task.utime + task.stime
     else:
         raise Errno(errno.EINVAL)
-    if which in (CLOCK_REALTIME_ALARM, CLOCK_BOOTTIME_ALARM):
+    if which in _ALARM_CLOCKS:
         raise Errno(errno.EINVAL)  # no alarm clock device on this machine
     return value - value % TICK_NSEC if which in _COARSE else value
 
 
-def _cpu_clock(task: Task, which: int) -> int:
-    """The CPU time of a process or thread named in the clock id (clock_getcpuclockid)."""
-    if which & 3 == 3:
-        raise Errno(errno.EINVAL)  # CLOCKFD: no dynamic clocks
-    pid = ~which >> 3
-    target = task if pid == 0 else task.kernel.find_task(pid)
-    if target is None:
-        raise Errno(errno.EINVAL)
-    if which & 4:  # CPUCLOCK_PERTHREAD
-        if target.tgid != task.tgid:
-            raise Errno(errno.EINVAL)
-        return target.utime + (target.stime if which & 3 != 1 else 0)
-    if target.group_leader is not target and target is not task:
-        raise Errno(errno.EINVAL)
-    return Timers.cpu_time(target.signal, 0 if which & 3 == 1 else 1)
-
-
 def sys_clock_gettime(task: Task, which: int, tp: int) -> int:
     """clock_gettime."""
+    task.kernel.clock_was_read(task)
     put_timespec64(task, tp, read_clock(task, s32(which)))
     return 0
 
@@ -102,26 +89,35 @@ def sys_clock_getres(task: Task, which: int, tp: int) -> int:
     """clock_getres: 1 ns, a tick for the coarse clocks."""
     which = s32(which)
     read_clock(task, which)
+    resolution = TICK_NSEC if which in _COARSE else 1
+    if which < 0:
+        from guest.cpu_timers import the_cpu_clock
+
+        resolution = the_cpu_clock(task, which).resolution()
     if tp:
-        put_timespec64(task, tp, TICK_NSEC if which in _COARSE else 1)
+        put_timespec64(task, tp, resolution)
     return 0
 
 
 def sys_clock_settime(task: Task, which: int, tp: int) -> int:
     """clock_settime."""
     which = s32(which)
-    read_clock(task, which)
+    if which < 0:
+        copy_from_user(task, tp, 16)
+        read_clock(task, which)
+        raise Errno(errno.EPERM)  # CPU time cannot be set
     if which != CLOCK_REALTIME:
-        raise Errno(errno.EINVAL if which not in (CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID) else errno.EPERM)
+        raise Errno(errno.EINVAL)
     value = get_timespec64(task, tp)
     if not task.capable(CAP_SYS_TIME):
         raise Errno(errno.EPERM)
-    task.kernel.clock.set_realtime(value)
+    task.kernel.timers.set_realtime(value)
     return 0
 
 
 def sys_gettimeofday(task: Task, tv: int, tz: int) -> int:
     """gettimeofday."""
+    task.kernel.clock_was_read(task)
     if tv:
         seconds, nanoseconds = divmod(task.kernel.clock.realtime(), NSEC_PER_SEC)
         copy_to_user(task, tv, _TIMESPEC.pack(seconds, nanoseconds // 1000))
@@ -145,12 +141,13 @@ def sys_settimeofday(task: Task, tv: int, tz: int) -> int:
     if not task.capable(CAP_SYS_TIME):
         raise Errno(errno.EPERM)
     if value is not None:
-        task.kernel.clock.set_realtime(value)
+        task.kernel.timers.set_realtime(value)
     return 0
 
 
 def sys_time(task: Task, tloc: int) -> int:
     """time."""
+    task.kernel.clock_was_read(task)
     seconds = task.kernel.clock.realtime() // NSEC_PER_SEC
     if tloc:
         put_user(task, tloc, seconds, 8)
@@ -192,19 +189,34 @@ def sys_nanosleep(task: Task, rqtp: int, rmtp: int) -> int:
     return _sleep(task, state["deadline"], rmtp, False)
 
 
+def _may_sleep_on(task: Task, which: int) -> None:
+    """Raises Errno(EINVAL) when there is no such clock, EOPNOTSUPP when one cannot sleep on it."""
+    from guest.cpu_timers import is_dynamic
+
+    if which in (*_COARSE, CLOCK_MONOTONIC_RAW, CLOCK_THREAD_CPUTIME_ID) or is_dynamic(which):
+        raise Errno(errno.EOPNOTSUPP)
+    if which >= 0 and which not in _ALARM_CLOCKS:
+        read_clock(task, which)
+
+
 def sys_clock_nanosleep(task: Task, which: int, flags: int, rqtp: int, rmtp: int) -> int:
     """clock_nanosleep."""
     which = s32(which)
     state = task.wait_state
     absolute = bool(flags & TIMER_ABSTIME)
     if "deadline" not in state:
-        now = read_clock(task, which)
-        if which in (*_COARSE, CLOCK_MONOTONIC_RAW):
-            raise Errno(errno.EOPNOTSUPP)
-        if which == CLOCK_THREAD_CPUTIME_ID:
-            raise Errno(errno.EINVAL)
+        _may_sleep_on(task, which)
         value = get_timespec64(task, rqtp)
-        state["deadline"] = task.kernel.clock.now + (max(value - now, 0) if absolute else value)
+        if which in _ALARM_CLOCKS:
+            raise Errno(errno.EOPNOTSUPP)  # no alarm clock device on this machine
+        if which < 0 or which == CLOCK_PROCESS_CPUTIME_ID:
+            from guest.cpu_timers import cpu_nanosleep
+
+            return cpu_nanosleep(task, which, value, rmtp, absolute)
+        if absolute:
+            value = max(value - read_clock(task, which), 0)
+            state["at-time-of-day"] = which in _REALTIME_CLOCKS
+        state["deadline"] = task.kernel.clock.now + value
     return _sleep(task, state["deadline"], rmtp, absolute)
 
 

@@ -89,6 +89,13 @@ class TimerFile(OpenFile):
         self.moffs = self.kernel.clock.offset
         return True
 
+    def clock_was_set(self, moved: int) -> None:
+        """timerfd_clock_was_set(): CLOCK_REALTIME jumped by `moved` ns; whoever asked for it is told."""
+        if self.expires and self.settime_flags & TFD_TIMER_ABSTIME and self.clock in _REAL:
+            self.expires = max(self.expires - moved, 1)
+        if self.might_cancel:
+            self.wqh.wake_all(POLLIN)
+
     def read(self, task: Task, pos: int, count: int) -> bytes:
         if count < 8:
             raise Errno(errno.EINVAL)

@@ -312,12 +312,14 @@ def sys_getrusage(task: Task, who: int, ru: int) -> int:
     who = s32(who)
     if who not in (RUSAGE_SELF, RUSAGE_CHILDREN, RUSAGE_THREAD):
         raise Errno(errno.EINVAL)
+    task.kernel.clock_was_read(task)
     copy_to_user(task, ru, rusage(task, who))
     return 0
 
 
 def sys_times(task: Task, tbuf: int) -> int:
     """times: clock ticks of 10 ms."""
+    task.kernel.clock_was_read(task)
     if tbuf:
         signal = task.signal
         utime, stime = _cputime(task)

@@ -11,6 +11,7 @@ from guest.clock import NSEC_PER_SEC
 from guest.siginfo import SI_KERNEL, SIGALRM, SIGKILL, SIGPROF, SIGVTALRM, SIGXCPU, SigInfo, kill_info
 
 if TYPE_CHECKING:
+    from guest.cpu_timers import CpuSleep
     from guest.kernel import Kernel
     from guest.task import SignalStruct
 
@@ -25,6 +26,7 @@ class Timers:
         self.next = NEVER  # CLOCK_MONOTONIC ns
         self.signals: list[SignalStruct] = []  # processes that have an armed timer
         self.alarms: list[Any] = []  # armed timerfds: objects with `expires` (ns) and fire()
+        self.cpu_sleeps: list[CpuSleep] = []  # tasks asleep until somebody has used so much CPU time
 
     def armed(self) -> bool:
         """Whether any timer is running."""
@@ -101,7 +103,9 @@ class Timers:
                 self.next = min(self.next, now + max(limit - self.cpu_time(signal, 1), 0))
             for timer in signal.posix_timers.values():
                 if timer.expires:
-                    self.next = min(self.next, timer.expires)
+                    self.next = min(self.next, now + timer.left(self.kernel))
+        for sleep in self.cpu_sleeps:
+            self.next = min(self.next, now + sleep.left())
         if self.next != NEVER:
             self.kernel.need_quantum()
 
@@ -114,8 +118,8 @@ class Timers:
             if signal.it_real_expires:
                 first = min(first, signal.it_real_expires)
             for timer in signal.posix_timers.values():
-                if timer.expires and not timer.is_silent():
-                    first = min(first, timer.expires)
+                if timer.expires and timer.cpu is None and not timer.is_silent():
+                    first = min(first, self.kernel.clock.now + timer.left(self.kernel))
         return first
 
     @staticmethod
@@ -148,16 +152,54 @@ class Timers:
                     signal.it[which][0] = expires + interval if interval else 0
                     send_signal(kill_info(signo, SI_KERNEL, 0, 0), leader, True)
             for timer in list(signal.posix_timers.values()):
-                if timer.expires and timer.expires <= now:
+                if timer.expires and not timer.left(self.kernel):
                     timer.fire(self.kernel, signal)
             if self.cpu_limit(signal) <= self.cpu_time(signal, 1):
                 self._over_limit(signal)
             if not self._wanted(signal):
                 self.signals.remove(signal)
+        for sleep in self.cpu_sleeps[:]:
+            if not sleep.is_asleep():
+                self.cpu_sleeps.remove(sleep)
+            elif not sleep.left():
+                self.cpu_sleeps.remove(sleep)
+                self.kernel.wake_up(sleep.task)
         self.recompute()
         if self.next <= now:
             self.next = now + 1
         self.kernel.expire_sleeps()
+
+    def start_cpu_sleep(self, sleep: CpuSleep) -> None:
+        """A task waits for CPU time to be used."""
+        if sleep not in self.cpu_sleeps:
+            self.cpu_sleeps.append(sleep)
+            self.recompute()
+
+    def end_cpu_sleep(self, sleep: CpuSleep) -> None:
+        """It waits no more."""
+        if sleep in self.cpu_sleeps:
+            self.cpu_sleeps.remove(sleep)
+
+    def set_realtime(self, value: int) -> None:
+        """CLOCK_REALTIME becomes `value` ns: what ends at a time of day ends earlier or later (clock_was_set())."""
+        clock = self.kernel.clock
+        before = clock.offset
+        clock.set_realtime(value)
+        moved = clock.offset - before
+        for signal in self.signals:
+            for timer in signal.posix_timers.values():
+                if timer.expires and timer.at_time_of_day:
+                    timer.expires = max(timer.expires - moved, 1)
+        for file in self.alarms:
+            file.clock_was_set(moved)
+        for task in self.kernel.tasks.values():
+            state = task.wait_state
+            if task.deadline is not None and state.get("at-time-of-day"):
+                task.deadline -= moved
+                for key in ("deadline", "futex-deadline"):
+                    if key in state:
+                        state[key] -= moved
+        self.recompute()
 
     def rearm_real(self, signal: SignalStruct) -> None:
         """SIGALRM was taken: an interval timer starts its next period (in dequeue_signal())."""
@@ -171,4 +213,5 @@ class Timers:
         ident = int.from_bytes(info.fields[0:4], "little", signed=True)
         timer: Any = signal.posix_timers.get(ident)
         if timer is not None:
-            timer.taken(info)
+            timer.taken(self.kernel, info)
+            self.recompute()
