@@ -94,7 +94,7 @@ class Stats:
             self.merges[event.case] = self.merges.get(event.case, 0) + 1
         elif kind == "syscall_enter" and not event.restarted:
             self.calls += 1
-        elif kind == "signal":
+        elif kind == "signal" and event.action != "ignore":
             self.signals[event.signal] = self.signals.get(event.signal, 0) + 1
         if kind == "exit":
             self._ending = False

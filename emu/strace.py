@@ -25,6 +25,7 @@ HELD_BACK = frozenset(
     ["write", "writev", "pwrite64", "pwritev", "pwritev2", "sendto", "sendmsg", "sendfile", "splice", "copy_file_range"]
 )
 NEVER_RETURN = ("exit", "exit_group")
+SIGKILL = 9
 
 
 class Pending:
@@ -57,6 +58,7 @@ class Strace:
         self._line = ""  # the line begun, and not ended
         self._line_pid = 0
         self._held = False  # nothing of it was written yet
+        self._ignored: dict[int, list[Any]] = {}  # by pid: signals it ignores, not shown yet
         self.decoded = ""  # the call that came back last, on one line, whatever cut it
 
     def __call__(self, event: Any) -> None:
@@ -72,6 +74,8 @@ class Strace:
         pid = event.pid
         if pid in self._pending:  # the same call again after its task slept
             return
+        if self._ignored:
+            self._show_ignored(pid)
         self._alive.add(pid)
         call = self.syscall(event)
         shown = strace_calls.argument_texts(call, on_entry=True)
@@ -97,11 +101,30 @@ class Strace:
         result = f"= {strace_calls.shown_result(call)}{mark}"
         self.decoded = f"{call.name}({', '.join(pending.shown + texts)}) {result}"
         self._end(f"{', '.join(texts)}) ", result)
+        if self._ignored:
+            self._show_ignored(event.pid)
 
     def signal(self, event: Any) -> None:
-        """A signal is delivered."""
+        """A signal is delivered. strace, a tracer, also gets ignored ones, when their task next leaves the kernel."""
+        if event.signal == SIGKILL:
+            return  # no tracer is asked
+        if event.action == "ignore":
+            if event.pid in self._alive:
+                self._ignored.setdefault(event.pid, []).append(event)
+            return
+        self._show_signal(event)
+
+    def _show_ignored(self, pid: int) -> None:
+        """Signals that came meanwhile for `pid` and mean nothing to it."""
+        for event in self._ignored.pop(pid, ()):
+            self._show_signal(event)
+
+    def _show_signal(self, event: Any) -> None:
         self._begin(event.pid, f"--- {signal_name(event.signal)} {{{', '.join(siginfo_fields(event))}}} ---")
         self._end()
+        if event.action == "stop":
+            self._begin(event.pid, f"--- stopped by {signal_name(event.signal)} ---")
+            self._end()
 
     def exec(self, event: Any) -> None:
         """execve succeeded: for the first program nobody saw the call, so its line is written here."""
@@ -118,7 +141,8 @@ class Strace:
         self._end(") ", "= 0")
 
     def fork(self, event: Any) -> None:
-        """A process more: from now on lines carry pids."""
+        """A process more: strace says so at once, in the middle of the call; from now on lines carry pids."""
+        self._write(f"strace: Process {event.child} attached\n")
         self._alive.update((event.pid, event.child))
 
     def ended(self, event: Any) -> None:
@@ -136,6 +160,7 @@ class Strace:
             self._begin(event.pid, f"+++ exited with {status >> 8 & 0xFF} +++")
         self._end()
         self._alive.discard(event.pid)
+        self._ignored.pop(event.pid, None)
 
     def close(self) -> None:
         """The run is over, or was stopped: end a line that is still open."""

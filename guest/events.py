@@ -57,7 +57,7 @@ class SyscallExit(GuestEvent):
 
 
 class SignalDeliver(GuestEvent):
-    """A signal took effect: `action` is 'handler', 'terminate', 'core', 'stop'."""
+    """A signal took effect: `action` is 'handler', 'terminate', 'core', 'stop'; or none did, for 'ignore'."""
 
     __slots__ = ("action", "address", "code", "handler", "sender", "signal", "status", "uid")
     kind = "signal"

@@ -342,6 +342,7 @@ def send_signal(info: SigInfo, task: Task, group: bool, force: bool | None = Non
     if force is None:
         force = info.code == SI_KERNEL
     if not _prepare_signal(signo, task, force):
+        report(task, info, "ignore", 0)
         return 0
     pending = task.signal.shared_pending if group else task.pending
     bit = 1 << (signo - 1)
@@ -548,6 +549,7 @@ def get_signal(task: Task) -> KSignal | None:
         signo = info.signo
         action = task.sighand.action[signo]
         if action.handler == SIG_IGN:
+            report(task, info, "ignore", 0)
             continue
         if action.handler != SIG_DFL:
             taken = action.copy()
@@ -556,6 +558,7 @@ def get_signal(task: Task) -> KSignal | None:
             return KSignal(signo, info, taken)
         bit = 1 << (signo - 1)
         if SIG_KERNEL_IGNORE_MASK & bit:
+            report(task, info, "ignore", 0)
             continue
         if signal.flags & SIGNAL_UNKILLABLE and not SIG_KERNEL_ONLY_MASK & bit:
             continue
