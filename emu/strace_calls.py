@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from emu import strace_constants as k
 from emu import strace_structs as s
-from emu.strace_more import CAP_NAMES, MORE_CALLS, MORE_RESULTS, word_body
+from emu.strace_more import CAP_NAMES, MORE_CALLS, MORE_RESULTS
+from emu.strace_net import NET_SPECIAL
+from emu.strace_rare import RARE_SPECIAL, sigmask_argument, wake_op_text
 from emu.strace_termios import termios_body
 from emu.strace_values import (
     Out,
@@ -42,6 +44,7 @@ from emu.strace_values import (
     show_string,
     show_unsigned,
     signal_name,
+    sized_sigset,
     unless_failed,
 )
 
@@ -50,6 +53,9 @@ if TYPE_CHECKING:
 
 
 out = Out
+MAP_HUGETLB = 0x40000
+DUMPABLE = {0: "SUID_DUMP_DISABLE", 1: "SUID_DUMP_USER", 2: "SUID_DUMP_ROOT"}
+FUTEX_COMMAND = 0xFFFFFE7F  # without PRIVATE and CLOCK_REALTIME
 
 
 def open_flags_text(call: Syscall, value: int) -> str:
@@ -79,7 +85,10 @@ def show_mmap_flags(call: Syscall, value: int) -> str:
     """The type, then the flags."""
     kind = k.MAP_TYPES.get(value & 0xF) or f"{value & 0xF:#x} /* MAP_??? */"
     rest = value & 0xFFFFFFFF & ~0xF
-    return f"{kind}|{flag_text(rest, k.MAP, 'MAP_???')}" if rest else kind
+    huge = rest >> 26 if rest & MAP_HUGETLB else 0
+    rest &= 0x3FFFFFF if huge else rest
+    text = f"{kind}|{flag_text(rest, k.MAP, 'MAP_???')}" if rest else kind
+    return f"{text}|{huge}<<MAP_HUGE_SHIFT" if huge else text
 
 
 def show_mode_and_type(call: Syscall, value: int) -> str:
@@ -89,7 +98,8 @@ def show_mode_and_type(call: Syscall, value: int) -> str:
 
 def show_device(call: Syscall, value: int) -> str | None:
     """mknod's device: only for devices."""
-    return s.device_text(value) if call.args[-2] & 0o170000 in (0o020000, 0o060000) else None
+    mode = call.args[1 if call.name == "mknod" else 2]
+    return s.device_text(value) if mode & 0o170000 in (0o020000, 0o060000) else None
 
 
 def fcntl_argument(call: Syscall, value: int) -> str | None:
@@ -148,7 +158,7 @@ def show_ioctl(call: Syscall, value: int) -> str:
         return name
     direction = {0: "_IOC_NONE", 1: "_IOC_WRITE", 2: "_IOC_READ", 3: "_IOC_READ|_IOC_WRITE"}[value >> 30]
     kind, number, size = value >> 8 & 0xFF, value & 0xFF, value >> 16 & 0x3FFF
-    return f"_IOC({direction}, {kind:#x}, {hex(number) if number else '0'}, {hex(size) if size else '0'})"
+    return f"_IOC({', '.join([direction, *(show_hex(call, part) for part in (kind, number, size))])})"
 
 
 def show_futex_op(call: Syscall, value: int) -> str:
@@ -162,12 +172,17 @@ def show_futex_op(call: Syscall, value: int) -> str:
 
 def futex_value(call: Syscall, value: int) -> str | None:
     """futex's third argument."""
-    return show_int(call, value) if call.args[1] & 0xF in (1, 10) else show_unsigned(call, value)
+    operation = call.args[1] & FUTEX_COMMAND
+    if operation in (6, 7, 8):
+        return None
+    if operation not in k.FUTEX:
+        return ", ".join([show_unsigned(call, value), *(show_hex(call, word) for word in call.args[3:6])])
+    return show_int(call, value) if operation in (1, 10) else show_unsigned(call, value)
 
 
 def futex_timeout(call: Syscall, value: int) -> str | None:
     """futex's fourth argument: a timeout, a count, or nothing."""
-    operation = call.args[1] & 0xF
+    operation = call.args[1] & FUTEX_COMMAND
     if operation in (0, 6, 9):
         return s.show_timespec(call, value)
     return show_unsigned(call, value) if operation in (3, 4, 5) else None
@@ -175,16 +190,29 @@ def futex_timeout(call: Syscall, value: int) -> str | None:
 
 def futex_second(call: Syscall, value: int) -> str | None:
     """futex's fifth argument: the second word of those operations that have one."""
-    return show_pointer(call, value) if call.args[1] & 0xF in (3, 4, 5) else None
+    return show_pointer(call, value) if call.args[1] & FUTEX_COMMAND in (3, 4, 5) else None
 
 
 def futex_third(call: Syscall, value: int) -> str | None:
-    """futex's sixth argument: a bit set or an expected value."""
-    operation = call.args[1] & 0xF
+    """futex's sixth argument: a bit set, an expected value, or what to do with the second word."""
+    operation = call.args[1] & FUTEX_COMMAND
     if operation in (9, 10):
         bits = value & 0xFFFFFFFF
         return "FUTEX_BITSET_MATCH_ANY" if bits == 0xFFFFFFFF else show_hex(call, bits)
-    return show_hex(call, value & 0xFFFFFFFF) if operation in (4, 5) else None
+    if operation == 4:
+        return show_unsigned(call, value)
+    return wake_op_text(value) if operation == 5 else None
+
+
+def signal_body(call: Syscall, data: bytes) -> str:
+    """A signal number behind a pointer."""
+    return f"[{signal_name(int.from_bytes(data, 'little'))}]"
+
+
+def prctl_result(call: Syscall) -> str:
+    """prctl's result, which for PR_GET_DUMPABLE has a name."""
+    name = DUMPABLE.get(call.result or 0) if call.args[0] == 3 else None
+    return f"{call.result} ({name})" if name else str(call.result)
 
 
 def show_prctl_argument(call: Syscall, value: int) -> str | None:
@@ -192,6 +220,12 @@ def show_prctl_argument(call: Syscall, value: int) -> str | None:
     option = call.args[0]
     if option in (3, 7, 21, 30):
         return None
+    if option == 2 and not call.failed:
+        return s.pointed(4, signal_body)(call, value)
+    if option == 37 and not call.failed:
+        return s.pointed(4, s.int_body)(call, value)
+    if option not in k.PRCTL:
+        return ", ".join(show_hex(call, word) for word in call.args[1:5])
     if option == 15 or (option == 16 and not call.failed):
         return show_string(call, value)
     if option == 16:
@@ -199,7 +233,7 @@ def show_prctl_argument(call: Syscall, value: int) -> str | None:
     if option == 1:
         return show_signal(call, value)
     if option == 4:
-        return {0: "SUID_DUMP_DISABLE", 1: "SUID_DUMP_USER", 2: "SUID_DUMP_ROOT"}.get(value) or show_hex(call, value)
+        return DUMPABLE.get(value) or show_hex(call, value)
     if option in (23, 24):
         return CAP_NAMES[1 << value].removeprefix("1<<") if 1 << value in CAP_NAMES else show_hex(call, value)
     if option in (38, 39, 41, 42):
@@ -215,7 +249,12 @@ def show_arch_prctl(call: Syscall, value: int) -> str:
 def arch_prctl_argument(call: Syscall, value: int) -> str:
     """arch_prctl's word: where the base goes when it asks for one."""
     asks = call.abi.ARCH_PRCTL.get(call.args[0], "") in ("ARCH_GET_FS", "ARCH_GET_GS")
-    return s.filled(8, word_body)(call, value) if asks else show_hex(call, value)
+    return s.filled(8, pointer_body)(call, value) if asks else show_hex(call, value)
+
+
+def pointer_body(call: Syscall, data: bytes) -> str:
+    """An address behind a pointer."""
+    return f"[{show_pointer(call, int.from_bytes(data, 'little'))}]"
 
 
 def show_wait_pid(call: Syscall, value: int) -> str:
@@ -226,13 +265,6 @@ def show_wait_pid(call: Syscall, value: int) -> str:
 def show_limit(call: Syscall, value: int) -> str:
     """A resource limit pointer the caller filled."""
     return s.pointed(16, s.rlimit_body)(call, value)
-
-
-def show_socket_type(call: Syscall, value: int) -> str:
-    """SOCK_STREAM and its flags."""
-    name = k.SOCK.get(value & 0xF) or hex(value & 0xF)
-    rest = value & 0xFFFFFFFF & ~0xF
-    return f"{name}|{flag_text(rest, k.SOCK_FLAGS, 'SOCK_???')}" if rest else name
 
 
 def show_statx_flags(call: Syscall, value: int) -> str:
@@ -303,12 +335,10 @@ CALLS: dict[str, Params] = {
     "fdatasync": (FD,),
     "sync": (),
     "syncfs": (FD,),
-    "truncate": (PATH, LONG),
-    "ftruncate": (FD, LONG),
+    "truncate": (PATH, SIZE),
+    "ftruncate": (FD, SIZE),
     "fallocate": (FD, flags(k.FALLOCATE, "FALLOC_FL_???"), LONG, LONG),
     "fadvise64": (FD, LONG, LONG, choice(k.FADVISE, "POSIX_FADV_???")),
-    "sendfile": (FD, FD, out(s.filled(8, s.int_body)), SIZE),
-    "copy_file_range": (FD, POINTER, FD, POINTER, SIZE, UNSIGNED),
     "getcwd": (out(lambda call, value: show_pointer(call, value) if call.failed else show_path(call, value)), SIZE),
     "chdir": (PATH,),
     "fchdir": (FD,),
@@ -340,12 +370,7 @@ CALLS: dict[str, Params] = {
     "poll": (s.show_pollfds, UNSIGNED, INT),
     "ppoll": (s.show_pollfds, UNSIGNED, s.show_timespec, show_sigset, SIGSETSIZE),
     "select": (INT, s.show_fd_set, s.show_fd_set, s.show_fd_set, s.pointed(16, s.timeval_body)),
-    "pselect6": (INT, s.show_fd_set, s.show_fd_set, s.show_fd_set, s.show_timespec, POINTER),
-    "inotify_init1": (show_new_fd_flags,),
-    "socket": (choice(k.AF, "AF_???"), show_socket_type, INT),
-    "socketpair": (choice(k.AF, "AF_???"), show_socket_type, INT, out(s.filled(8, s.int_pair_body))),
-    "listen": (FD, INT),
-    "shutdown": (FD, choice({0: "SHUT_RD", 1: "SHUT_WR", 2: "SHUT_RDWR"}, "SHUT_???")),
+    "pselect6": (INT, s.show_fd_set, s.show_fd_set, s.show_fd_set, s.show_timespec, sigmask_argument),
     # memory
     "brk": (POINTER,),
     "mmap": (POINTER, SIZE, PROT, show_mmap_flags, FD, HEX),
@@ -360,7 +385,7 @@ CALLS: dict[str, Params] = {
     "munlock": (POINTER, SIZE),
     "mlockall": (flags(k.MLOCKALL, "MCL_???"),),
     "munlockall": (),
-    "remap_file_pages": (POINTER, SIZE, PROT, SIZE, flags(k.MAP, "MAP_???", "MAP_FILE")),
+    "remap_file_pages": (POINTER, SIZE, PROT, SIZE, show_mmap_flags),
     # processes
     "execve": (PATH, s.show_string_array, s.show_environment),
     "execveat": (DIRFD, PATH, s.show_string_array, s.show_environment, AT_FLAGS),
@@ -408,9 +433,9 @@ CALLS: dict[str, Params] = {
     "setitimer": (choice(k.ITIMER, "ITIMER_???"), s.show_itimerval, out(s.show_itimerval_out)),
     # signals
     "rt_sigaction": (show_signal, s.pointed(32, s.sigaction_body), out(show_sigaction_out), SIGSETSIZE),
-    "rt_sigprocmask": (choice(k.SIG_HOW, "SIG_???"), show_sigset, OLDSET, SIGSETSIZE),
+    "rt_sigprocmask": (choice(k.SIG_HOW, "SIG_???"), sized_sigset(3), OLDSET, SIGSETSIZE),
     "rt_sigpending": (OLDSET, SIGSETSIZE),
-    "rt_sigsuspend": (show_sigset, SIGSETSIZE),
+    "rt_sigsuspend": (sized_sigset(1), SIGSETSIZE),
     "sigaltstack": (s.pointed(24, s.sigaltstack_body), out(s.filled(24, s.sigaltstack_body))),
     "kill": (INT, show_signal),
     "tkill": (INT, show_signal),
@@ -452,6 +477,8 @@ def sigreturn_arguments(call: Syscall) -> list[str]:
 
 SPECIAL: dict[str, tuple[int, Callable[[Syscall], list[str]]]] = {
     # name: how many of the shown parts are known on entry, and the function that gives them all
+    **NET_SPECIAL,
+    **RARE_SPECIAL,
     "clone": (2, clone_arguments),
     "rt_sigreturn": (1, sigreturn_arguments),
 }
@@ -466,6 +493,7 @@ RESULTS: dict[str, Callable[[Syscall], str]] = {
     **dict.fromkeys(["mmap", "brk", "mremap", "shmat"], hex_result),
     "umask": lambda call: show_octal(call, call.result or 0),
     "fcntl": fcntl_result,
+    "prctl": prctl_result,
     "poll": s.poll_result,
     "ppoll": s.poll_result,
     "select": s.select_result,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
+from errno import errorcode
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from emu import strace_constants as k
 from emu import strace_structs as s
+from emu.strace_net import NET_CALLS
+from emu.strace_rare import MEMBARRIER_FLAGS, RARE_CALLS
 from emu.strace_values import (
     Out,
     Params,
@@ -33,6 +36,7 @@ from emu.strace_values import (
     show_unsigned,
     signal_name,
     signed,
+    sized_sigset,
 )
 
 if TYPE_CHECKING:
@@ -45,14 +49,12 @@ CAPABILITIES = (
     "SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
 )
 CAP_NAMES = {1 << bit: f"1<<CAP_{name}" for bit, name in enumerate(CAPABILITIES.split(" "))}
+NGROUPS_MAX = 65536
 SCHED = {0: "SCHED_OTHER", 1: "SCHED_FIFO", 2: "SCHED_RR", 3: "SCHED_BATCH", 5: "SCHED_IDLE", 6: "SCHED_DEADLINE"}
 PRIO = {0: "PRIO_PROCESS", 1: "PRIO_PGRP", 2: "PRIO_USER"}
 IPC_COMMANDS = {0: "IPC_RMID", 1: "IPC_SET", 2: "IPC_STAT", 3: "IPC_INFO", 11: "SHM_LOCK", 12: "SHM_UNLOCK"}
 IPC_FLAGS = {0o1000: "IPC_CREAT", 0o2000: "IPC_EXCL", 0o4000: "SHM_HUGETLB", 0o10000: "SHM_NORESERVE"}
 SHM_FLAGS = {0o10000: "SHM_RDONLY", 0o20000: "SHM_RND", 0o40000: "SHM_REMAP", 0o100000: "SHM_EXEC"}
-POLICIES = {0: "MPOL_DEFAULT", 1: "MPOL_PREFERRED", 2: "MPOL_BIND", 3: "MPOL_INTERLEAVE", 4: "MPOL_LOCAL"}
-MBIND = {1: "MPOL_MF_STRICT", 2: "MPOL_MF_MOVE", 4: "MPOL_MF_MOVE_ALL"}
-GET_POLICY = {1: "MPOL_F_NODE", 2: "MPOL_F_ADDR", 4: "MPOL_F_MEMS_ALLOWED"}
 MEMBARRIER = {
     0: "MEMBARRIER_CMD_QUERY",
     1: "MEMBARRIER_CMD_GLOBAL",
@@ -77,7 +79,7 @@ EPOLL = {
     0x40000000: "EPOLLONESHOT",
     0x80000000: "EPOLLET",
 }
-EVENTFD = {1: "EFD_SEMAPHORE", 0x800: "EFD_NONBLOCK", 0x80000: "EFD_CLOEXEC"}
+EVENTFD = {1: "EFD_SEMAPHORE", 0x80000: "EFD_CLOEXEC", 0x800: "EFD_NONBLOCK"}
 EPOLL_CREATE = {0x80000: "EPOLL_CLOEXEC"}
 SPLICE = {1: "SPLICE_F_MOVE", 2: "SPLICE_F_NONBLOCK", 4: "SPLICE_F_MORE", 8: "SPLICE_F_GIFT"}
 RWF = {1: "RWF_HIPRI", 2: "RWF_DSYNC", 4: "RWF_SYNC", 8: "RWF_NOWAIT", 16: "RWF_APPEND"}
@@ -93,6 +95,8 @@ def siginfo_fields(info: Any) -> list[str]:
     else:
         code_text = codes[code - 1] if 0 < code <= len(codes) else hex(code)
     fields = [f"si_signo={signal_name(signal)}", f"si_code={code_text}"]
+    if getattr(info, "errno", 0):
+        fields.append(f"si_errno={errorcode.get(info.errno, info.errno)}")
     if code <= 0:
         fields += [f"si_pid={info.sender}", f"si_uid={info.uid}"]
     elif signal == 17:
@@ -106,12 +110,12 @@ def siginfo_fields(info: Any) -> list[str]:
 
 def siginfo_body(call: Syscall, data: bytes) -> str:
     """siginfo_t in memory; all zero when waitid found nobody."""
-    signal, _, code = struct.unpack_from("<iii", data)
+    signal, errno, code = struct.unpack_from("<iii", data)
     if signal == 0:
         return "{}"
     pid, uid, status = struct.unpack_from("<iIi", data, 16)
     (address,) = struct.unpack_from("<Q", data, 16)
-    info = SimpleNamespace(signal=signal, code=code, sender=pid, uid=uid, status=status, address=address)
+    info = SimpleNamespace(signal=signal, code=code, sender=pid, uid=uid, status=status, address=address, errno=errno)
     return f"{{{', '.join(siginfo_fields(info))}}}"
 
 
@@ -138,6 +142,8 @@ def show_groups(call: Syscall, value: int) -> str:
     if call.failed:
         return show_pointer(call, value)
     count = call.result if call.name == "getgroups" else signed(call.args[0])
+    if not 0 <= (count or 0) <= NGROUPS_MAX:
+        return show_pointer(call, value)
     return array_text(call, value, count or 0, 4, lambda call, data: str(int.from_bytes(data, "little")))
 
 
@@ -145,7 +151,8 @@ def capability_header(call: Syscall, data: bytes) -> str:
     """struct __user_cap_header_struct."""
     version, pid = struct.unpack("<Ii", data)
     names = {0x19980330: 1, 0x20071026: 2, 0x20080522: 3}
-    text = f"_LINUX_CAPABILITY_VERSION_{names[version]}" if version in names else f"{version:#x} /* _LINUX_??? */"
+    prefix = "_LINUX_CAPABILITY_VERSION_"
+    text = f"{prefix}{names[version]}" if version in names else f"{version:#x} /* {prefix}??? */"
     return f"{{version={text}, pid={pid}}}"
 
 
@@ -190,7 +197,7 @@ def shmid_body(call: Syscall, data: bytes) -> str:
     key, uid, gid, cuid, cgid, mode = struct.unpack_from("<6I", data)
     size, atime, dtime, ctime = struct.unpack_from("<4Q", data, 48)
     cpid, lpid, attached = struct.unpack_from("<iiQ", data, 80)
-    perm = f"{{uid={uid}, gid={gid}, mode=0{mode & 0xFFFF:o}, key={show_hex(call, key)}, cuid={cuid}, cgid={cgid}}}"
+    perm = f"{{uid={uid}, gid={gid}, mode=0{mode & 0xFFFF:o}, key={key}, cuid={cuid}, cgid={cgid}}}"
     return (
         f"{{shm_perm={perm}, shm_segsz={size}, shm_cpid={cpid}, shm_lpid={lpid}, shm_nattch={attached}, "
         f"shm_atime={atime}, shm_dtime={dtime}, shm_ctime={ctime}}}"
@@ -206,11 +213,6 @@ def sigevent_body(call: Syscall, data: bytes) -> str:
     """struct sigevent."""
     _, signo, notify = struct.unpack_from("<Qii", data)
     return f"{{sigev_signo={signal_name(signo)}, sigev_notify={SIGEV.get(notify, notify)}}}"
-
-
-def itimerspec_body(call: Syscall, data: bytes) -> str:
-    """struct itimerspec."""
-    return f"{{it_interval={s.timespec_body(call, data[:16])}, it_value={s.timespec_body(call, data[16:32])}}}"
 
 
 def times_body(call: Syscall, data: bytes) -> str:
@@ -254,6 +256,22 @@ def clone_args_body(call: Syscall, data: bytes) -> str:
     return f"{{{', '.join(parts)}}}"
 
 
+def show_clone_args(call: Syscall, value: int) -> str:
+    """clone3's structure, of the size that argument 1 says."""
+    return s.pointed(64, clone_args_body)(call, value) if call.args[1] >= 64 else show_pointer(call, value)
+
+
+def membarrier_cpu(call: Syscall, value: int) -> str | None:
+    """membarrier's CPU, which a flag asks for."""
+    return show_int(call, value) if call.args[1] & 0xFFFFFFFF else None
+
+
+def local_vector(call: Syscall, value: int) -> str:
+    """process_vm_*'s own iovecs; their length is argument 2."""
+    left = None if call.failed else (call.result or 0) if call.name == "process_vm_readv" else 1 << 62
+    return s.vector_text(call, value, call.args[2], left)
+
+
 def remote_vector(call: Syscall, value: int) -> str:
     """iovecs of another process: addresses only."""
 
@@ -274,34 +292,6 @@ def size_body(call: Syscall, data: bytes) -> str:
     return f"[{int.from_bytes(data, 'little')}]"
 
 
-def policy_body(call: Syscall, data: bytes) -> str:
-    """A memory policy behind a pointer."""
-    value = int.from_bytes(data, "little")
-    return f"[{POLICIES.get(value, hex(value))}]"
-
-
-def sockaddr(index: int) -> Show:
-    """A socket address; its length is argument `index`."""
-
-    def show(call: Syscall, value: int) -> str:
-        data = call.read(value, min(call.args[index] & 0xFFFFFFFF, 128)) if value else None
-        if not data or len(data) < 2:
-            return show_pointer(call, value)
-        family = int.from_bytes(data[:2], "little")
-        name = k.AF.get(family, hex(family))
-        if family == 1:
-            from emu.strace_values import quote
-
-            return f"{{sa_family={name}, sun_path={quote(data[2:].split(bytes(1))[0])}}}"
-        if family == 2 and len(data) >= 8:
-            port = int.from_bytes(data[2:4], "big")
-            address = ".".join(map(str, data[4:8]))
-            return f'{{sa_family={name}, sin_port=htons({port}), sin_addr=inet_addr("{address}")}}'
-        return f"{{sa_family={name}, ...}}"
-
-    return show
-
-
 INT, UNSIGNED, LONG, SIZE, HEX, POINTER = show_int, show_unsigned, show_long, show_size, show_hex, show_pointer
 FD, DIRFD, PATH = show_fd, show_dirfd, show_path
 SIGINFO = s.filled(128, siginfo_body)
@@ -310,11 +300,13 @@ INT_OUT = Out(s.filled(4, s.int_body))
 SCHED_POLICY = choice(SCHED, "SCHED_???")
 PARAM = s.pointed(4, s.int_body)
 CLOCK = choice(k.CLOCK, "CLOCK_???")
-NEW_LIMIT = s.pointed(32, itimerspec_body)
-OLD_LIMIT = Out(s.filled(32, itimerspec_body))
+NEW_LIMIT = s.pointed(32, s.itimerspec_body)
+OLD_LIMIT = Out(s.filled(32, s.itimerspec_body))
 BITS = word_body
 
 MORE_CALLS: dict[str, Params] = {
+    **NET_CALLS,
+    **RARE_CALLS,
     "getgroups": (INT, Out(show_groups)),
     "setgroups": (INT, show_groups),
     "capget": (CAP_HEADER, Out(s.filled(24, capability_data))),
@@ -336,13 +328,12 @@ MORE_CALLS: dict[str, Params] = {
     "sched_getattr": (INT, POINTER, UNSIGNED, UNSIGNED),
     "getpriority": (choice(PRIO, "PRIO_???"), INT),
     "setpriority": (choice(PRIO, "PRIO_???"), INT, INT),
-    "ioprio_get": (INT, INT),
     "ioprio_set": (INT, INT, HEX),
     "getcpu": (INT_OUT, INT_OUT, POINTER),
-    "membarrier": (choice(MEMBARRIER, "MEMBARRIER_CMD_???"), HEX),
-    "clone3": (s.pointed(64, clone_args_body), SIZE),
+    "membarrier": (choice(MEMBARRIER, "MEMBARRIER_CMD_???"), flags(MEMBARRIER_FLAGS, "MEMBARRIER_???"), membarrier_cpu),
+    "clone3": (show_clone_args, SIZE),
     "waitid": (choice(k.WAITID, "P_???"), INT, Out(SIGINFO), flags(k.WAIT, "W???"), Out(s.filled(144, s.rusage_body))),
-    "rt_sigtimedwait": (show_sigset, Out(SIGINFO), s.show_timespec, SIZE),
+    "rt_sigtimedwait": (sized_sigset(3), Out(SIGINFO), s.show_timespec, SIZE),
     "rt_sigqueueinfo": (INT, show_signal, s.pointed(128, siginfo_body)),
     "rt_tgsigqueueinfo": (INT, INT, show_signal, s.pointed(128, siginfo_body)),
     "pidfd_open": (INT, HEX),
@@ -354,8 +345,8 @@ MORE_CALLS: dict[str, Params] = {
     "timer_gettime": (INT, OLD_LIMIT),
     "timer_getoverrun": (INT,),
     "timer_delete": (INT,),
-    "process_vm_readv": (INT, s.iovec(False), SIZE, remote_vector, SIZE, HEX),
-    "process_vm_writev": (INT, s.iovec(False), SIZE, remote_vector, SIZE, HEX),
+    "process_vm_readv": (INT, Out(local_vector), SIZE, remote_vector, SIZE, SIZE),
+    "process_vm_writev": (INT, local_vector, SIZE, remote_vector, SIZE, SIZE),
     "process_madvise": (FD, remote_vector, SIZE, choice(k.MADVISE, "MADV_???"), HEX),
     "epoll_create": (INT,),
     "epoll_create1": (flags(EPOLL_CREATE, "EPOLL_???"),),
@@ -364,31 +355,22 @@ MORE_CALLS: dict[str, Params] = {
     "epoll_pwait": (FD, Out(show_epoll_events), INT, INT, show_sigset, SIZE),
     "eventfd": (UNSIGNED,),
     "eventfd2": (UNSIGNED, flags(EVENTFD, "EFD_???")),
-    "connect": (FD, sockaddr(2), INT),
-    "bind": (FD, sockaddr(2), INT),
     "preadv2": (FD, Out(s.iovec(True)), SIZE, LONG, flags(RWF, "RWF_???")),
     "pwritev2": (FD, s.iovec(False), SIZE, LONG, flags(RWF, "RWF_???")),
-    "splice": (FD, POINTER, FD, POINTER, SIZE, flags(SPLICE, "SPLICE_F_???")),
     "tee": (FD, FD, SIZE, flags(SPLICE, "SPLICE_F_???")),
     "vmsplice": (FD, s.iovec(False), SIZE, flags(SPLICE, "SPLICE_F_???")),
     "readahead": (FD, LONG, SIZE),
     "sync_file_range": (FD, LONG, LONG, flags(SYNC_RANGE, "SYNC_FILE_RANGE_???")),
     "getdents": (FD, POINTER, UNSIGNED),
-    "utime": (PATH, POINTER),
-    "utimes": (PATH, POINTER),
-    "futimesat": (DIRFD, PATH, POINTER),
+    "utime": (PATH, s.pointed(16, s.utimbuf_body)),
+    "utimes": (PATH, s.show_timevals),
+    "futimesat": (DIRFD, PATH, s.show_timevals),
     "sethostname": (show_string, SIZE),
     "setdomainname": (show_string, SIZE),
     "setfsuid": (show_id,),
     "setfsgid": (show_id,),
     "get_robust_list": (INT, Out(s.filled(8, word_body)), Out(s.filled(8, size_body))),
-    "pkey_alloc": (HEX, HEX),
     "pkey_free": (INT,),
-    "get_mempolicy": (Out(s.filled(4, policy_body)), POINTER, SIZE, POINTER, flags(GET_POLICY, "MPOL_F_???")),
-    "set_mempolicy": (choice(POLICIES, "MPOL_???"), POINTER, SIZE),
-    "mbind": (POINTER, SIZE, choice(POLICIES, "MPOL_???"), POINTER, SIZE, flags(MBIND, "MPOL_MF_???")),
-    "migrate_pages": (INT, SIZE, POINTER, POINTER),
-    "move_pages": (INT, SIZE, POINTER, POINTER, POINTER, flags(MBIND, "MPOL_MF_???")),
     "modify_ldt": (INT, POINTER, SIZE),
     "setns": (FD, flags(k.CLONE, "CLONE_???")),
 }

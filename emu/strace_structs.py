@@ -100,7 +100,7 @@ def statx_body(call: Syscall, data: bytes) -> str:
 
 def timespec_body(call: Syscall, data: bytes) -> str:
     """struct timespec."""
-    seconds, rest = struct.unpack("<qq", data)
+    seconds, rest = struct.unpack("<qQ", data)
     if rest == 0x3FFFFFFF:
         return "UTIME_NOW"
     if rest == 0x3FFFFFFE:
@@ -149,8 +149,8 @@ def time_body(call: Syscall, data: bytes) -> str:
 def dated_timespec_body(call: Syscall, data: bytes) -> str:
     """struct timespec that is a date."""
     text = timespec_body(call, data)
-    seconds, rest = struct.unpack("<qq", data)
-    if not text.startswith("{") or not 0 < seconds < 1 << 40:
+    seconds, rest = struct.unpack("<qQ", data)
+    if not text.startswith("{") or not 0 < seconds < 1 << 40 or rest >= 1_000_000_000:
         return text
     return f"{text} /* {date_text(seconds, rest)} */"
 
@@ -158,6 +158,27 @@ def dated_timespec_body(call: Syscall, data: bytes) -> str:
 def show_utimes(call: Syscall, value: int) -> str:
     """utimensat's two times."""
     return array_text(call, value, 2, 16, dated_timespec_body)
+
+
+def dated_timeval_body(call: Syscall, data: bytes) -> str:
+    """struct timeval that is a date."""
+    seconds, rest = struct.unpack("<qQ", data)
+    text = f"{{tv_sec={seconds}, tv_usec={rest}}}"
+    if not 0 < seconds < 1 << 40 or rest >= 1_000_000:
+        return text
+    fraction = f".{rest:06}" if rest else ""
+    return f"{text} /* {date_text(seconds).replace('+', fraction + '+')} */"
+
+
+def show_timevals(call: Syscall, value: int) -> str:
+    """utimes' two times."""
+    return array_text(call, value, 2, 16, dated_timeval_body)
+
+
+def utimbuf_body(call: Syscall, data: bytes) -> str:
+    """struct utimbuf."""
+    parts = [f"{at} /* {date_text(at)} */" if 0 < at < 1 << 40 else str(at) for at in struct.unpack("<qq", data)]
+    return "{{actime={}, modtime={}}}".format(*parts)
 
 
 def uname_body(call: Syscall, data: bytes) -> str:
@@ -184,6 +205,11 @@ def rlimit_body(call: Syscall, data: bytes) -> str:
 def rusage_body(call: Syscall, data: bytes) -> str:
     """struct rusage, abbreviated."""
     return f"{{ru_utime={timeval_body(call, data[:16])}, ru_stime={timeval_body(call, data[16:32])}, ...}}"
+
+
+def itimerspec_body(call: Syscall, data: bytes) -> str:
+    """struct itimerspec."""
+    return f"{{it_interval={timespec_body(call, data[:16])}, it_value={timespec_body(call, data[16:32])}}}"
 
 
 def sysinfo_body(call: Syscall, data: bytes) -> str:
@@ -266,20 +292,25 @@ def iovec(limited: bool) -> Callable[[Syscall, int], str]:
     """struct iovec array, its length in the next argument; `limited`: the call filled as many bytes as it returned."""
 
     def show(call: Syscall, value: int) -> str:
-        if limited and call.failed:
-            return hex(value) if value else "NULL"
-        left = (call.result or 0) if limited else 1 << 62
-
-        def element(call: Syscall, data: bytes) -> str:
-            nonlocal left
-            base, size = struct.unpack("<QQ", data)
-            take = min(size, left)
-            left -= take
-            return f"{{iov_base={buffer_text(call, base, take)}, iov_len={size}}}"
-
-        return array_text(call, value, signed(call.args[2]), 16, element)
+        left = None if limited and call.failed else (call.result or 0) if limited else 1 << 62
+        return vector_text(call, value, call.args[2], left)
 
     return show
+
+
+def vector_text(call: Syscall, address: int, count: int, left: int | None) -> str:
+    """`count` struct iovec with what is in their buffers, `left` bytes in all; None: addresses only."""
+
+    def element(call: Syscall, data: bytes) -> str:
+        nonlocal left
+        base, size = struct.unpack("<QQ", data)
+        if left is None:
+            return f"{{iov_base={hex(base) if base else 'NULL'}, iov_len={size}}}"
+        take = min(size, left)
+        left -= take
+        return f"{{iov_base={buffer_text(call, base, take)}, iov_len={size}}}"
+
+    return array_text(call, address, count, 16, element)
 
 
 def pollfd_body(call: Syscall, data: bytes) -> str:
@@ -307,7 +338,9 @@ def poll_result(call: Syscall) -> str:
         fd, _, revents = struct.unpack("<iHH", data)
         if revents and fd >= 0:
             ready.append(f"{{fd={fd}, revents={flag_text(revents, k.POLL, 'POLL???')}}}")
-    return f"{call.result} ([{', '.join(ready)}])"
+    left = call.read(call.args[2], 16) if call.name == "ppoll" and call.args[2] else None
+    tail = "" if left is None else f", left {timespec_body(call, left)}"
+    return f"{call.result} ([{', '.join(ready)}]{tail})"
 
 
 def fd_set_members(call: Syscall, address: int) -> list[int] | None:
@@ -324,7 +357,7 @@ def show_fd_set(call: Syscall, value: int) -> str:
     """A select set on the way in."""
     if value == 0:
         return "NULL"
-    members = fd_set_members(call, value)
+    members = fd_set_members(call, value) if signed(call.args[0]) >= 0 else None
     return hex(value) if members is None else f"[{' '.join(map(str, members))}]"
 
 
@@ -340,7 +373,7 @@ def select_result(call: Syscall) -> str:
     if call.args[4]:
         data = call.read(call.args[4], 16)
         if data is not None:
-            body = timeval_body if call.name == "select" else timespec_body
+            body: Body = timeval_body if call.name == "select" else timespec_body
             parts.append(f"left {body(call, data)}")
     return f"{call.result} ({', '.join(parts)})"
 

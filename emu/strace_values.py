@@ -62,7 +62,7 @@ SIGNALS = [
 class Syscall:
     """One call on show: name, raw unsigned arguments, a reader of the caller's memory and, once back, the result."""
 
-    __slots__ = ("abi", "args", "name", "page_size", "peek", "result", "sp")
+    __slots__ = ("abi", "args", "kept", "name", "page_size", "peek", "result", "sp")
 
     def __init__(
         self, name: str, args: tuple[int, ...], peek: Callable[[int, int], bytes], abi: Any, page_size: int = 4096
@@ -73,6 +73,7 @@ class Syscall:
         self.abi = abi  # the module strace_arch_*.py of the machine
         self.page_size = page_size  # bytes
         self.sp = 0  # stack pointer on entry
+        self.kept: int | None = None  # a number read on entry that the call changes
         self.result: int | None = None  # signed; negative errno on failure; None while inside
 
     @property
@@ -217,7 +218,7 @@ def quote(data: bytes, force_hex: bool = False) -> str:
             out.append(escape)
         elif 0x20 <= byte < 0x7F:
             out.append(chr(byte))
-        elif data[index + 1 : index + 2].isdigit():
+        elif data[index + 1 : index + 2] in OCTAL:
             out.append(f"\\{byte:03o}")
         else:
             out.append(f"\\{byte:o}")
@@ -225,6 +226,7 @@ def quote(data: bytes, force_hex: bool = False) -> str:
     return "".join(out)
 
 
+OCTAL = tuple(bytes([digit]) for digit in b"01234567")
 ESCAPES = {0x09: "\\t", 0x0A: "\\n", 0x0B: "\\v", 0x0C: "\\f", 0x0D: "\\r", 0x22: '\\"', 0x5C: "\\\\"}
 
 
@@ -325,10 +327,20 @@ def set_text(mask: int) -> str:
 
 def show_sigset(call: Syscall, value: int) -> str:
     """A pointer to a signal set the caller wrote."""
+    return sigset_text(call, value, 8)
+
+
+def sigset_text(call: Syscall, value: int, size: int) -> str:
+    """A signal set of `size` bytes; only 8 is one."""
     if value == 0:
         return "NULL"
-    data = call.read(value, 8)
+    data = call.read(value, 8) if size == 8 else None
     return hex(value) if data is None else set_text(int.from_bytes(data, "little"))
+
+
+def sized_sigset(index: int) -> Show:
+    """A signal set whose size is argument `index`."""
+    return lambda call, value: sigset_text(call, value, call.args[index])
 
 
 def unless_failed(show: Show) -> Show:
@@ -355,8 +367,10 @@ def array_text(call: Syscall, address: int, count: int, size: int, element: Call
     """`[a, b, ...]` of `count` elements in the guest's memory."""
     if address == 0:
         return "NULL"
-    if count <= 0:
+    if count == 0:
         return "[]"
+    if count < 0 or count * size >> 64:
+        return hex(address)
     parts = []
     for index in range(count):
         if index == MAX_ELEMENTS:
@@ -370,6 +384,11 @@ def array_text(call: Syscall, address: int, count: int, size: int, element: Call
             break
         parts.append(element(call, data))
     return f"[{', '.join(parts)}]"
+
+
+def number_body(size: int, is_signed: bool = True) -> Callable[[Syscall, bytes], str]:
+    """A body of a structure: one decimal number of `size` bytes, in brackets."""
+    return lambda call, data: f"[{int.from_bytes(data[:size], 'little', signed=is_signed)}]"
 
 
 def result_text(call: Syscall, shown: str | None = None) -> str:

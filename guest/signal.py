@@ -535,7 +535,7 @@ def get_signal(task: Task) -> KSignal | None:
     if signal_group_exit(task):
         task.pending.signal &= ~(1 << (SIGKILL - 1))
         recalc_sigpending(task)
-        _die(task, kill_info(SIGKILL, SI_USER, 0, 0))
+        _die(task, _take_fatal(task) or kill_info(SIGKILL, SI_USER, 0, 0))
     while True:
         if task.jobctl & JOBCTL_STOP_PENDING:
             _do_signal_stop(task, 0)
@@ -569,6 +569,16 @@ def get_signal(task: Task) -> KSignal | None:
             _do_signal_stop(task, signo)
             continue
         _die(task, info)
+
+
+def _take_fatal(task: Task) -> SigInfo | None:
+    """The signal that _complete_signal() ended the group for: one thread of it dies of that, the others of SIGKILL."""
+    signo = task.signal.group_exit_code & 0x7F
+    for queue in (task.pending.queue, task.signal.shared_pending.queue):
+        for index, info in enumerate(queue):
+            if info.signo == signo:
+                return queue.pop(index)
+    return None
 
 
 def take_signal(task: Task) -> SigInfo | None:
@@ -607,8 +617,8 @@ def _die(task: Task, info: SigInfo) -> None:
 
 
 def report(task: Task, info: SigInfo, action: str, handler: int) -> None:
-    """Tell the listener."""
-    if task.system.listener is not None:
+    """Tell the listener; not of what pid 1 throws away, which is no program."""
+    if task.system.listener is not None and (action != "ignore" or task is not task.kernel.init):
         fault = SYNCHRONOUS_MASK >> (info.signo - 1) & 1 and info.code > 0
         address = info.address if fault else 0
         sender, uid = (0, 0) if fault else (info.pid, info.uid)

@@ -288,12 +288,37 @@ def test_two_processes_cut_each_other(tracee: Tracee) -> None:
     strace(SyscallEnter(PID, 61, "wait4", wait, True))
     strace(SyscallExit(PID, 61, "wait4", wait, PID + 1))
     assert tracee.text.splitlines() == [
+        "strace: Process 28 attached",
         "[pid    27] wait4(-1,  <unfinished ...>",
         "[pid    28] sched_yield()               = 0",
         "[pid    28] exit_group(3)               = ?",
         "[pid    28] +++ exited with 3 +++",
         "<... wait4 resumed>NULL, 0, NULL)       = 28",
     ]
+
+
+def test_a_process_is_announced_in_the_middle_of_the_call_that_made_it(tracee: Tracee) -> None:
+    tracee.strace(SyscallEnter(PID, 57, "fork", (0,) * 6))
+    tracee.strace(Fork(PID, PID + 1, 17))
+    tracee.strace(SyscallExit(PID, 57, "fork", (0,) * 6, PID + 1))
+    assert tracee.text == "fork(strace: Process 28 attached\n)                                  = 28\n"
+
+
+def test_an_ignored_signal_comes_when_its_task_leaves_the_kernel(tracee: Tracee) -> None:
+    strace = tracee.strace
+    strace(SyscallEnter(PID, 39, "getpid", (0,) * 6))
+    strace(SignalDeliver(PID, 23, 0, 0, 5, "ignore"))
+    strace(SyscallExit(PID, 39, "getpid", (0,) * 6, PID))
+    strace(SignalDeliver(PID, 9, 0, 0, 5, "terminate"))
+    assert tracee.text.splitlines() == [
+        "getpid()                                = 27",
+        "--- SIGURG {si_signo=SIGURG, si_code=SI_USER, si_pid=5, si_uid=0} ---",
+    ]
+
+
+def test_a_stop(tracee: Tracee) -> None:
+    tracee.strace(SignalDeliver(PID, 20, 0x80, 0, 0, "stop"))
+    assert tracee.text.splitlines()[1:] == ["--- stopped by SIGTSTP ---"]
 
 
 def test_a_writing_call_is_held_back(tracee: Tracee) -> None:
