@@ -77,6 +77,7 @@ class Explainer:
         self._fault: FaultExplanation | None = None  # being served
         self._unsettled: FaultExplanation | None = None  # asked for; what its signal does is not yet known
         self._call: CallExplanation | None = None  # being served
+        self._waiting: dict[int, int] = {}  # pid -> number of its fault that waits for a userfaultfd
         self._started: set[int] = set()  # pids that run a program
         self._entered: dict[int, Any] = {}  # pid -> the call it is in
         self._serve: Any = None
@@ -143,9 +144,10 @@ class Explainer:
         """do_page_fault() of the architecture, with somebody who listens."""
         if not tried:
             self.count += 1
-        if task.mm is None or not self._wants(address):
+        number = self._waiting.pop(task.pid, self.count) if tried else self.count
+        if task.mm is None or not self._wants(number, address):
             return self._serve(task, error_code, address, user, tried)
-        fault = FaultExplanation(self, self.count, task, error_code, address, user)
+        fault = FaultExplanation(self, number, task, error_code, address, user, bool(tried))
         before, self._fault = self._fault, fault
         signal = None
         fault.decisions.start()
@@ -155,11 +157,13 @@ class Explainer:
             fault.decisions.stop()
             self._fault = before
             fault.end(task, signal)
+            if fault.waits:
+                self._waiting[task.pid] = number
             self._fault_done(fault)
         return signal
 
-    def _wants(self, address: int) -> bool:
-        if self._every or self._keep_last or self.count in self._numbers:
+    def _wants(self, number: int, address: int) -> bool:
+        if self._every or self._keep_last or number in self._numbers:
             return True
         mask = self.machine.system.arch.page_mask
         return any((address ^ wanted) & mask == 0 for wanted in self._addresses)

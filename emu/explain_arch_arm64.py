@@ -27,6 +27,24 @@ EC_NAMES = {
 FSC_NAMES = {0: "address size fault", 1: "translation fault", 2: "access flag fault", 3: "permission fault"}
 
 REGISTERS = {**{f"x{number}": number for number in range(31)}, "fp": 29, "lr": 30, "sp": 31, "pc": 32}
+# Bits as emu/draw_arch_arm64.py names them.
+BIT_WORDS = {
+    "VALID": "present",
+    "TABLE": "points to a table",
+    "BLOCK": "maps a huge page",
+    "USER": "user code may use it",
+    "RDONLY": "may not be written",
+    "AF": "was used",
+    "nG": "of this process only",
+    "ISH": "shared by the CPUs",
+    "CONT": "part of a larger run",
+    "PXN": "the kernel may not run it",
+    "UXN": "user code may not run it",
+    "WRITE": "may be made writable (Linux)",
+    "DIRTY": "was written (Linux)",
+    "SPECIAL": "no page of ours behind it",
+    "PROTNONE": "PROT_NONE (Linux)",
+}
 STACK_POINTER, PROGRAM_COUNTER = "sp", "pc"
 MAX_INSTRUCTION = 4  # bytes
 

@@ -23,6 +23,21 @@ REGISTER_NAMES = (
     *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip"),
 )
 REGISTERS = {name: number for number, name in enumerate(REGISTER_NAMES)}
+# Bits as emu/draw_arch_x86_64.py names them.
+BIT_WORDS = {
+    "P": "present",
+    "RW": "may be written",
+    "US": "user code may use it",
+    "A": "was used",
+    "D": "was written",
+    "PSE": "maps a huge page",
+    "G": "kept over a change of CR3",
+    "NX": "holds no code",
+    "SPECIAL": "no page of ours behind it",
+    "SOFT_DIRTY": "written since last asked (Linux)",
+    "UFFD_WP": "a userfaultfd protects it",
+    "PROTNONE": "PROT_NONE (Linux)",
+}
 STACK_POINTER, PROGRAM_COUNTER = "rsp", "rip"
 MAX_INSTRUCTION = 15  # bytes
 

@@ -256,12 +256,12 @@ class CallExplanation:
 
     def told(self) -> Told:
         """Title and steps."""
-        from emu.explain_text import BAD, Line, Step, Told, check_lines
+        from emu.explain_text import BAD, LEGEND, Line, Step, Told, check_lines
 
         title = f"Memory call {self.number} of {self.comm} (pid {self.pid}): {self.text_of_call} = {self.result_text}"
         if self.injected:
             return Told(title, [Step("The call", [Line("it was not made: its result was injected (--inject)", BAD)])])
-        steps = [Step("The checks, in the order they were made", check_lines(self.checks) or [Line("none")])]
+        steps = [Step(f"The checks, in the order they were made {LEGEND}", check_lines(self.checks) or [Line("none")])]
         steps += self._searches()
         shapes = self._shapes()
         if shapes:

@@ -76,7 +76,7 @@ class FaultExplanation:
     """Everything about one page fault. `print()` it, or look at the parts.
 
     Attributes:
-        number: 1 for the first fault of the run.
+        number: 1 for the first fault of the run. again: it waited for a userfaultfd, and is made once more.
         pid, comm: of the task.
         address: that was touched; error_code: what the CPU reports; access: read, write or exec; user: by user code.
         instruction: what touched it (None: the kernel did, for `call`).
@@ -92,8 +92,11 @@ class FaultExplanation:
         result: as in the `fault` event; `signal`: what it ended in, or None; `action`: what the signal did.
     """
 
-    def __init__(self, explainer: Explainer, number: int, task: Any, code: int, address: int, user: bool) -> None:
+    def __init__(
+        self, explainer: Explainer, number: int, task: Any, code: int, address: int, user: bool, again: bool
+    ) -> None:
         self.number = number
+        self.again = again
         self.pid: int = task.pid
         self.comm: str = task.comm
         mm: MmStruct = task.mm
@@ -118,6 +121,8 @@ class FaultExplanation:
         self.action = ""
         self.handler = 0
         self.call = "" if user else explainer.call_in_progress(task)
+        if again and not user:
+            self.call = "for the access that had to wait for a userfaultfd"
         self.instruction = explainer.instruction(mm) if user else None
         self.replaced = replaced(mm.ops.find_vma)
         self._explainer = explainer
@@ -218,6 +223,7 @@ class FaultExplanation:
         return {
             "kind": "fault_explanation",
             "number": self.number,
+            "again": self.again,
             "pid": self.pid,
             "comm": self.comm,
             "architecture": self.arch,

@@ -27,6 +27,8 @@ VERBS = {"read": "read of", "write": "write to", "exec": "instruction fetch from
 MAX_AROUND = 8  # addresses listed of the pages mapped along
 MAX_CHECKS = 60
 
+LEGEND = "(ok: passed, no: refused, -: found out)"
+
 SIGNALS = {4: "SIGILL", 5: "SIGTRAP", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV"}
 CODES = {
     (7, 1): "BUS_ADRALN: the address is not aligned",
@@ -46,7 +48,7 @@ RESULTS = {
     "cow-copy": "copy on write: the page has other users, so a copy takes its place",
     "cow-reuse": "write to a page without other users: no copy, the entry becomes writable",
     "access": "the entry was there: it now says that the page was used, or written",
-    "spurious": "nothing had to change: the TLB held an older entry",
+    "spurious": "nothing had to change: the entry was right already",
     "huge": "a huge page is mapped",
     "special": "a page of the kernel's own is mapped (vDSO, vvar)",
 }
@@ -132,6 +134,8 @@ def fault_steps(fault: FaultExplanation) -> Told:
     """A fault in steps."""
     who = "" if fault.user else " by the kernel"
     title = f"Fault {fault.number} of {fault.comm} (pid {fault.pid}): {VERBS[fault.access]} {fault.reported:#x}{who}"
+    if fault.again:
+        title += ", made again after waiting for a userfaultfd"
     steps = [
         _instruction(fault),
         _walk(fault),
@@ -185,9 +189,15 @@ def _walk(fault: FaultExplanation) -> Step:
     title = f"The CPU walks the page tables ({walk.levels} levels, pages of {draw.size_text(fault.page_size)})"
     lines = [Line(f"{rules.ROOT_REGISTER} holds the root table's physical address: {walk.root:#x}")]
     lines += [Line(text) for text in walk_lines(walk, fault.arch, fault.level_names, fault.page_size)]
+    seen = {bit for entry in walk.entries for bit in entry.bits}
+    legend = ", ".join(f"{bit} {words}" for bit, words in rules.BIT_WORDS.items() if bit in seen)
+    if legend:
+        lines.append(Line(f"bits: {legend}", NOTE))
     if walk.stop:
         where = f" at {walk.entries[-1].name}" if walk.entries and walk.stopped else ""
         lines.append(Line(f"stops{where}: {walk.stop}", BAD))
+    elif fault.again:
+        lines.append(Line("the tables allow the access: the page came while the task waited", NOTE))
     else:
         lines.append(Line("the tables allow the access: the CPU used an older entry, from its TLB", NOTE))
     return Step(title, lines)
@@ -294,7 +304,9 @@ def _decision(fault: FaultExplanation) -> Step:
         lines.append(
             Line(f"the stack grew from {high:#x} down to {low:#x}: {(high - low) // fault.page_size} pages", GOOD)
         )
-    return Step("Is the access allowed?", lines or [Line("nothing was asked")])
+    if fault.signal is not None and not any(check.refusal for check in first):
+        lines.append(Line("no check refused it: what stands in the handler's place did (--inject, --algorithm)", BAD))
+    return Step(f"Is the access allowed? {LEGEND}", lines or [Line("nothing was asked")])
 
 
 def _handler(fault: FaultExplanation) -> Step:
@@ -303,7 +315,7 @@ def _handler(fault: FaultExplanation) -> Step:
     if chain:
         lines.append(Line(f"path: {' > '.join(chain)}"))
     lines += check_lines(_split(fault)[1])
-    return Step("The handler", lines)
+    return Step(f"The handler {LEGEND}", lines)
 
 
 def _result_lines(fault: FaultExplanation) -> list[str]:
@@ -337,6 +349,11 @@ NOT_IN_CHAIN = (
     "is_huge_zero_pmd",
     "huge_page",
     "deposit",
+    "__init__",
+    "hstate_vma",
+    "huge_info",
+    "huge_level",
+    "huge_pte_offset",
     "pmd_alloc",
     "add_mm_counter_fast",
     "mm_counter_file",
