@@ -141,6 +141,7 @@ class Breakpoints:
         self.exact = False  # count every instruction whenever any is counted: runs repeat themselves to the instruction
         self.frozen: set[Task] = set()  # tasks that must not run: a debugger holds them
         self._parked: list[Task] = []
+        self.wanted: Callable[[], bool] | None = None  # asked at a breakpoint: whether it counts
         self.hit: Hit | None = None  # why the last run ended
         self._reported: tuple[Task, int] | None = None  # stopped there: the next run passes
         self._single = False  # the engine runs one instruction
@@ -369,7 +370,7 @@ class Breakpoints:
             return
         task = machine.kernel.current
         for point in self.code.get(address, ()):
-            if point.process is None or point.process == task.tgid:
+            if point.process in (None, task.tgid) and (self.wanted is None or self.wanted()):
                 self._struck = True
                 self._hit(Hit("breakpoint", task, address, address, point), "breakpoint")
                 uc_emu_stop(engine.handle)

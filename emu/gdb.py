@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 from emu import cli
 from emu.errors import PagewalkError
 from emu.gdb_monitor import Faults
+from emu.gdb_reverse import History, Shown
 from emu.gdb_server import Resume, Server
 from emu.gdb_target import STOP_REASONS, Stop, Target
 from emu.gdb_wire import INTERRUPT, Wire
 from guest.siginfo import SIGTRAP
 
 if TYPE_CHECKING:
-    from emu.gdb_reverse import History
     from emu.machine import Exit, Machine
     from emu.options import Options
     from guest.task import Task
@@ -75,24 +75,38 @@ class Session:
 
     def __init__(self, options: Options, make: Any) -> None:
         self.options = options
-        self.make = make
+        self.shown = Shown()
+
+        def watched() -> Machine:
+            machine: Machine = make()
+            self.shown.watch(machine)
+            return machine
+
+        self.make = watched
         self.can_restart = True
-        self.machine: Machine = make()
+        self.machine: Machine = self.make()
         self.server: Server | None = None
         self._deadline = None if options.timeout is None else time.monotonic() + options.timeout
         self._end: Exit | None = None
         port, self._suspend = options.gdb or (0, True)
         self._listener = self._listen(port)
+        self.history = History(self)
         self._adopt(self.machine)
 
     def _adopt(self, machine: Machine) -> None:
         """Debug this machine from now on."""
-        from emu.gdb_reverse import History
-
         self.machine = machine
         self.target = Target(machine, self._thread_id)
         self.faults = Faults(machine)
-        self.history: History = History(self)
+
+    def replace(self, machine: Machine) -> None:
+        """The debugger sees this machine in the place of the one before, at another moment."""
+        old, target = self.machine, self.target
+        self._adopt(machine)
+        self.target.take_over(target)
+        if self.server is not None:
+            self.server.forget_threads()
+        old.close()
 
     def _listen(self, port: int) -> socket.socket:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -187,10 +201,10 @@ class Session:
 
     def _restart(self) -> None:
         """R and vRun: the program from its beginning."""
-        old = self.machine
-        self._adopt(self.make())
-        old.close()
-        self.target.attach()
+        self.history = History(self)
+        self.shown.bytes = {1: 0, 2: 0}
+        self.replace(self.make())
+        self.target.changed = ""
         self._tell([Stop(SIGTRAP, self.target.threads()[0])])
 
     # ---- running

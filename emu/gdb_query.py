@@ -16,7 +16,7 @@ SUPPORTED = (
     f"PacketSize={PACKET_SIZE:x}", "QStartNoAckMode+", "multiprocess+", "qXfer:features:read+", "qXfer:auxv:read+",
     "qXfer:exec-file:read+", "qXfer:siginfo:read+", "qXfer:threads:read+", "QPassSignals+", "QProgramSignals+",
     "QCatchSyscalls+", "swbreak+", "hwbreak+", "fork-events+", "vfork-events+", "exec-events+", "vContSupported+",
-    "no-resumed-",
+    "ReverseStep+", "ReverseContinue+", "no-resumed-",
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from guest.task import Task
 
 OK, UNKNOWN = b"OK", b""
+CHANGED = "the debugger changed registers or memory"
 WORD = (1 << 64) - 1
 
 
@@ -110,6 +111,10 @@ class Server:
             task = self.general = current if current in threads else threads[0]
         return task
 
+    def forget_threads(self) -> None:
+        """There is another machine."""
+        self.general = self.running = self.stopped = None
+
     # ---- the conversation
 
     def serve(self) -> Resume:
@@ -182,6 +187,7 @@ class Server:
                 break
             changes[number] = image[at : at + size]
             at += size
+        self.target.changed = CHANGED
         self.arch.set(self.target.machine, self.task(), changes)
         return OK
 
@@ -193,6 +199,7 @@ class Server:
         image = bytes.fromhex(value.decode())
         if len(image) != self.arch.registers[int(number, 16)].bits // 8:
             raise Refused
+        self.target.changed = CHANGED
         self.arch.set(self.target.machine, self.task(), {int(number, 16): image})
         return OK
 
@@ -217,6 +224,7 @@ class Server:
         if int(length, 16) != len(image):
             raise Refused
         if image:
+            self.target.changed = CHANGED
             write_memory(self.task(), int(address, 16) & WORD, image)
         return OK
 

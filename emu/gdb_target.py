@@ -78,7 +78,7 @@ class Target:
         self.injected: set[tuple[Task, int]] = set()
         self.known: dict[int, Task] = dict(machine.kernel.tasks)
         self.vforks: dict[Task, Task] = {}  # child -> who waits for it
-        self._faults: Any = None
+        self.changed = ""  # what the debugger did that a repeated run would not do
         self._unsubscribe: list[Callable[[], None]] = []
         self._inserted: dict[tuple[int, str, int, int], Any] = {}
 
@@ -276,23 +276,28 @@ class Target:
         info = self.held.pop(task, None)
         if info is not None:
             if signo != info.signo:
+                self.changed = "the debugger changed a signal"
                 info = kill_info(signo, SI_USER, task.pid, task.cred.uid) if signo else None
             self.decided[task] = info
         elif signo:
+            self.changed = "the debugger sent a signal"
             self.injected.add((task, signo))
             send_signal(kill_info(signo, SI_USER, task.pid, task.cred.uid), task, False)
 
     def _of_hit(self, hit: Hit) -> Stop:
         """What stopped the run, in gdb's words."""
+        return Stop(SIGTRAP, hit.task, self.reason_of(hit), _trap_info(hit))
+
+    def reason_of(self, hit: Hit) -> str:
+        """What stands in the stop reply."""
         if hit.kind == "watchpoint":
             word = {"w": "watch", "r": "rwatch", "rw": "awatch"}[hit.point.access]
-            return Stop(SIGTRAP, hit.task, f"{word}:{hit.address:x};", fault_info(SIGTRAP, TRAP_HWBKPT, hit.address))
+            return f"{word}:{hit.address:x};"
         if hit.kind == "breakpoint":
-            reason = next((key[1] for key, point in self._inserted.items() if point is hit.point), "")
-            kind = {"0": "swbreak:;", "1": "hwbreak:;"}.get(reason, "")
-            kind = kind if kind.partition(":")[0] in self.features else ""
-            return Stop(SIGTRAP, hit.task, kind, fault_info(SIGTRAP, TRAP_BRKPT, hit.pc))
-        return Stop(SIGTRAP, hit.task, "", fault_info(SIGTRAP, TRAP_TRACE, hit.pc))
+            kinds = {key[1] for key in self._inserted if key[2] == hit.address}
+            word = "hwbreak" if kinds == {"1"} else "swbreak"
+            return f"{word}:;" if word in self.features else ""
+        return ""
 
     def interrupted(self) -> Stop:
         """The debugger asked for a stop: the running thread, if it is one of its own."""
@@ -325,11 +330,29 @@ class Target:
         for key in [key for key in self._inserted if key[0] in processes]:
             self._inserted.pop(key).remove()
 
+    def inserted(self) -> list[tuple[int, str, int, int]]:
+        """What the debugger inserted: (process, kind, address, size)."""
+        return list(self._inserted)
+
+    def take_over(self, old: Target) -> None:
+        """This machine replaces another one: what its debugger wanted holds here too."""
+        self.features, self.passed, self.calls, self.changed = old.features, old.passed, old.calls, old.changed
+        self.attach()
+        self.processes = {task.tgid for task in self.live()} & (old.processes | self.processes)
+        for process, kind, address, size in old.inserted():
+            self.insert(process, kind, address, size)
+
     def _copy_points(self, parent: int, child: int) -> None:
         """A child has its parent's breakpoints, as the copy of its memory would have."""
         for process, kind, address, size in list(self._inserted):
             if process == parent:
                 self.insert(child, kind, address, size)
+
+
+def _trap_info(hit: Hit) -> SigInfo:
+    """$_siginfo of a stop of ours."""
+    code = {"watchpoint": TRAP_HWBKPT, "breakpoint": TRAP_BRKPT}.get(hit.kind, TRAP_TRACE)
+    return fault_info(SIGTRAP, code, hit.address if hit.kind == "watchpoint" else hit.pc)
 
 
 def _next(task: Task) -> SigInfo | None:

@@ -214,3 +214,46 @@ def test_disconnect_with_a_pending_signal(arch: str) -> None:
     run = Debugged(arch, "u")
     run.gdb("continue", "disconnect")
     assert run.end() == (0, "handled 10\n")
+
+
+def test_reverse(arch: str) -> None:
+    run = Debugged(arch, "c")
+    text = run.gdb(
+        "break count", "continue", "set $a = $pc", "stepi", "stepi", "set $b = $pc", "stepi", "reverse-stepi",
+        "p $pc == $b", "reverse-stepi", "reverse-stepi", "p $pc == $a", "break add", "reverse-continue", "p a", "p sum",
+        "reverse-continue", "delete", "watch counter", "continue", "continue", "reverse-continue", "p counter",
+        "delete", "continue",
+    )  # fmt: skip
+    said(text, r"^\$1 = 1", r"^\$2 = 1", r"Breakpoint 2, add", r"^\$3 = 2", r"^\$4 = 0", "No more reverse-execution")
+    said(text, "New value = 2", "Old value = 2", "New value = 1", r"^\$5 = 1")
+    assert run.end() == (3, "counter 5 other 50 sum 55\n")  # once
+
+
+def test_reverse_with_threads(arch: str) -> None:
+    run = Debugged(arch, "t")
+    text = run.gdb(
+        "break add", "continue", "p ready", "watch ready", "reverse-continue", "p ready", "delete", "continue"
+    )
+    said(text, r"^\$1 = 1", "Old value = 1", "New value = 0", r"^\$2 = 0", "exited normally")
+    assert run.end()[0] == 0
+
+
+def test_no_reverse_where_the_run_is_not_repeatable(arch: str) -> None:
+    run = Debugged(arch, "i", stdin=b"abc\n")
+    text = run.gdb("break say", "continue", "reverse-stepi", "continue")
+    said(text, "no reverse execution: the run cannot be repeated: it has read standard input", "No more reverse")
+    assert run.end() == (0, "read abc\n")
+    run = Debugged(arch, "c", options=("--clock", "host"))
+    said(run.gdb("stepi", "reverse-stepi", "kill"), "its time is the host's")
+    run.end()
+    run = Debugged(arch, "c")
+    said(run.gdb("break add", "continue", "set var a = 9", "reverse-stepi", "kill"), "the debugger changed registers")
+    run.end()
+
+
+def test_interrupt_and_run_again(arch: str) -> None:
+    """suspend=n: the program runs before the debugger comes; `run` starts it again."""
+    run = Debugged(arch, "l", options=("-g", "0,suspend=n"))
+    text = run.gdb("bt 1", "p counter >= 0", "kill")
+    said(text, r"in run \(\)|run \(\) at", r"^\$1 = 1")
+    assert run.end()[0] == 137
