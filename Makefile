@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PAGEWALK := $(BIN)/pagewalk
 ZIG := ziglang==0.13.0
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench qiling images record clean
+.PHONY: help demo test browser bench qiling images record clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test: $(VENV)/.dev  ## format, lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto
+
+browser:  ## install Debian's Chromium, in which tests/test_view.py uses the page of `pagewalk view` (as root)
+	apt-get install --yes --no-install-recommends chromium
 
 bench: $(VENV)/.dev  ## the table of ratios
 	$(BIN)/python -m tests.bench

@@ -1,6 +1,6 @@
 """A headless Chromium, driven over a pipe by its DevTools protocol: what tests of the page need, and no more.
 
-Debian's package `chromium` has it (`apt-get install chromium`); PAGEWALK_CHROMIUM names another one.
+Debian's package `chromium` has it (`make browser`); PAGEWALK_CHROMIUM names another one.
 """
 
 import base64
@@ -33,7 +33,7 @@ def chromium():
         path = shutil.which(name) if name else None
         if path:
             return path
-    raise Unavailable("no Chromium here: apt-get install chromium, or set PAGEWALK_CHROMIUM")
+    raise Unavailable("no Chromium here: make browser installs Debian's, or set PAGEWALK_CHROMIUM")
 
 
 class Browser:

@@ -204,8 +204,17 @@ class App {
     this.spaceView.draw();
     if (this.view === "tables" && this.eventAddress !== null) this.tablesView.reveal(this.eventAddress);
     ({ tree: this.treeView, areas: this.areasView, tables: this.tablesView, tasks: this.tasksView })[this.view].draw();
-    if (this.view === "tree" && this.changedAreas.size) this.treeView.reveal([...this.changedAreas][0]);
+    if (this.view === "tree") this._revealNode();
     this._drawDetails();
+  }
+
+  /** Of a tree too wide to be seen: what the event is about; the root at first. */
+  _revealNode() {
+    const areas = this.run.areas(this.space);
+    const changed = areas.find((area) => this.changedAreas.has(area.number));
+    const about = changed || (this.eventAddress !== null && areas.find((area) => area.start <= this.eventAddress && this.eventAddress < area.end));
+    const node = about || (!this.treeView.shown && areas.find((area) => area.depth === 0));
+    if (node) this.treeView.reveal(node.number);
   }
 
   /** The choice of address spaces, and the numbers of the one shown. */
@@ -381,7 +390,8 @@ class App {
   toggleTheme() {
     const root = document.documentElement;
     const dark = getComputedStyle(root).colorScheme === "dark";
-    root.dataset.theme = dark ? "light" : "dark";
+    const system = matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.theme = dark === system ? (dark ? "light" : "dark") : ""; // "": as the system has it
     try {
       localStorage.setItem("pagewalk-theme", root.dataset.theme);
     } catch {

@@ -7,6 +7,8 @@
 
 const PERMISSION_COLOURS = (flags) => (flags & VM.EXEC ? "area-x" : flags & VM.WRITE ? "area-w" : flags & VM.READ ? "area-r" : "area-n");
 
+const COLUMN = 2; // pixels
+
 class SpaceView {
   constructor(app) {
     this.app = app;
@@ -134,7 +136,9 @@ class SpaceView {
     const top = 46;
     const boxHeight = height - top - 40;
     for (const area of areas) this._area(context, area, top, boxHeight, width);
+    this._counts = new Map();
     for (const area of areas) this._pages(context, area, top + boxHeight - 26, 20, width);
+    this._columns(context, top + boxHeight - 44, 38);
     this._marks(context, areas, top, boxHeight, width);
     this._axis(context, width, height, top + boxHeight, from, to);
     this.canvas.setAttribute("aria-label", `Address space with ${plural(areas.length, "area")}; shown ${hex(Math.floor(this.addressOf(from)))} to ${hex(Math.floor(this.addressOf(to)))}`);
@@ -174,10 +178,11 @@ class SpaceView {
     context.fillText(fitText(context, area.name || "anonymous", room), x, top + 12);
     context.font = "11px ui-monospace, monospace";
     context.fillStyle = colours.get("muted");
-    context.fillText(fitText(context, `${permissions(area.flags)} ${size(area.end - area.start)}`, room), x, top + 27);
+    const texts = [`${permissions(area.flags)} ${size(area.end - area.start)}`, permissions(area.flags)];
+    context.fillText(texts.find((text) => context.measureText(text).width <= room) || "", x, top + 27);
   }
 
-  /** One box a page, coloured by its state; where pages are narrower than a pixel, the strongest state wins. */
+  /** One box a page, coloured by its state. */
   _pages(context, area, top, height, width) {
     const { run } = this.app;
     const x0 = this._x(area.start);
@@ -186,28 +191,52 @@ class SpaceView {
     const pixels = (x1 - x0) / ((area.end - area.start) / run.pageSize); // of one page
     const start = x0 < 0 ? area.start + Math.floor(-x0 / pixels) * run.pageSize : area.start;
     const end = x1 > width ? area.end - Math.floor((x1 - width) / pixels) * run.pageSize : area.end;
-    const last = { x: -10, rank: -1 };
-    const ranks = { absent: 0, clean: 1, zero: 2, shared: 3, dirty: 4 };
+    if (pixels < 2) {
+      this._count(area, start, end, pixels, x0);
+      return;
+    }
     run.eachLeaf(this.space, start, end, (i, address, low, high) => {
       const state = run.pageState(low, high);
       const x = x0 + ((address - area.start) / run.pageSize) * pixels;
-      const w = Math.max(1.5, (run.pageBytes(low, high) / run.pageSize) * pixels);
-      if (pixels < 1 && Math.floor(x) === last.x && ranks[state] <= last.rank) return;
-      last.x = Math.floor(x);
-      last.rank = ranks[state];
+      const w = (run.pageBytes(low, high) / run.pageSize) * pixels;
       const gap = w > 5 ? 1 : 0;
       context.fillStyle = colours.get("page-" + state);
       context.fillRect(x + gap, top, w - gap, height);
-      if (state === "zero" && w > 8) { // not by colour alone
-        context.fillStyle = colours.get("panel");
-        context.fillRect(x + w / 2 - 1.5, top + height / 2 - 1.5, 4, 4);
-      }
-      if (state === "shared" && w > 8) {
-        context.fillStyle = colours.get("panel");
+      if (w <= 8) return;
+      context.fillStyle = colours.get("panel"); // marks, so that colour is not the only sign
+      if (state === "zero") context.fillRect(x + w / 2 - 1.5, top + height / 2 - 1.5, 4, 4);
+      if (state === "shared") {
         context.fillRect(x + gap + 2, top + 4, w - gap - 4, 2);
         context.fillRect(x + gap + 2, top + height - 6, w - gap - 4, 2);
       }
     });
+  }
+
+  /** Pages too narrow to be drawn one by one are counted, by columns of two pixels and by state. */
+  _count(area, start, end, pixels, x0) {
+    const { run } = this.app;
+    run.eachLeaf(this.space, start, end, (i, address, low, high) => {
+      const column = Math.floor((x0 + ((address - area.start) / run.pageSize) * pixels) / COLUMN);
+      if (!this._counts.has(column)) this._counts.set(column, {});
+      const counts = this._counts.get(column);
+      const state = run.pageState(low, high);
+      counts[state] = (counts[state] || 0) + run.pageBytes(low, high) / run.pageSize;
+    });
+  }
+
+  /** Each column as high as its part that is resident. */
+  _columns(context, top, height) {
+    const capacity = COLUMN / this.scale; // pages
+    for (const [column, counts] of this._counts) {
+      let y = top + height;
+      for (const state of ["absent", "clean", "zero", "shared", "dirty"]) {
+        if (!counts[state]) continue;
+        const h = Math.max(1.5, Math.min(1, counts[state] / capacity) * height);
+        context.fillStyle = colours.get("page-" + state);
+        context.fillRect(column * COLUMN, y - h, COLUMN, h);
+        y -= h;
+      }
+    }
   }
 
   /** What the event changed, and which area is selected. */

@@ -37,7 +37,7 @@ class AreasView {
         area ? el("button", { type: "button", class: "link", click: () => app.selectArea(number) }, hex(area.start)) : "empty");
     });
     if (!app.run.head.live) slots.splice(0, 4, el("span", {}, "vmacache: a bare trace does not tell it; `pagewalk view PROGRAM` does"));
-    else if (task) slots.push(el("span", { class: "muted" }, `${task.hits} hits in ${task.lookups} lookups of pid ${task.pid}`));
+    else if (task) slots.push(el("span", { class: "muted" }, `${plural(task.hits, "hit")} in ${plural(task.lookups, "lookup")} of pid ${task.pid}`));
     $("vmacache").replaceChildren(...slots);
   }
 

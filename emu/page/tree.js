@@ -8,10 +8,13 @@ class TreeView {
     this.app = app;
     this.host = $("tree-scroll");
     this.canvas = $("tree");
+    this.shown = false; // something was brought into view already
     this.step = 0; // pixels between neighbours; 0: as many as fit
     this.host.addEventListener("scroll", () => this.draw());
     this.host.addEventListener("keydown", (event) => this._key(event));
     this.canvas.addEventListener("click", (event) => this._click(event));
+    $("tree-in").addEventListener("click", () => this.zoom(1.5));
+    $("tree-out").addEventListener("click", () => this.zoom(1 / 1.5));
     new ResizeObserver(() => this.draw()).observe(this.host);
   }
 
@@ -19,15 +22,15 @@ class TreeView {
   _layout(areas) {
     const depth = areas.reduce((most, area) => Math.max(most, area.depth), 0) + 1;
     const room = this.host.clientWidth;
-    const step = this.step || Math.max(34, Math.min(96, (room - 40) / areas.length));
-    const rise = Math.max(44, Math.min(64, (this.host.clientHeight - 30) / depth));
-    return { step, rise, width: Math.max(room, step * areas.length + 40), height: Math.max(this.host.clientHeight, rise * depth + 30) };
+    const step = this.step || Math.max(80, Math.min(110, (room - 40) / areas.length));
+    const rise = Math.max(44, Math.min(64, (this.host.clientHeight - 40) / depth));
+    return { step, rise, width: Math.max(room, step * areas.length + 40), height: Math.max(this.host.clientHeight, rise * depth + 40) };
   }
 
   place(index, area) {
     const { step, rise, width } = this.layout;
     const margin = Math.max(20, (width - step * this.areas.length) / 2);
-    return [margin + step * (index + 0.5), 22 + rise * area.depth];
+    return [margin + step * (index + 0.5), 34 + rise * area.depth];
   }
 
   draw() {
@@ -52,8 +55,7 @@ class TreeView {
     context.save();
     context.translate(-scrollX, -scrollY);
     const visible = (x) => x > scrollX - 200 && x < scrollX + width + 200;
-    context.lineWidth = 1.25;
-    context.strokeStyle = colours.get("edge");
+    const way = this._wayTo(areas, this.app.eventAddress);
     areas.forEach((area, i) => {
       const [x, y] = this.place(i, area);
       for (const side of [area.left, area.right]) {
@@ -61,12 +63,16 @@ class TreeView {
         if (child === undefined) continue;
         const [cx, cy] = this.place(child, areas[child]);
         if (Math.max(x, cx) < scrollX || Math.min(x, cx) > scrollX + width) continue;
+        const taken = way.has(area.number) && way.has(areas[child].number);
+        context.lineWidth = taken ? 3.5 : 1.25;
+        context.strokeStyle = colours.get(taken ? "accent" : "edge");
         context.beginPath();
         context.moveTo(x, y);
         context.lineTo(cx, cy);
         context.stroke();
       }
     });
+    context.lineWidth = 1.25;
     areas.forEach((area, i) => {
       const [x, y] = this.place(i, area);
       if (visible(x) && y > scrollY - 60 && y < scrollY + height + 60) this._node(context, area, x, y);
@@ -74,10 +80,22 @@ class TreeView {
     context.restore();
   }
 
+  /** The nodes that find_vma compares on its way to an address, where the vmacache does not answer. */
+  _wayTo(areas, address) {
+    const way = new Set();
+    let area = address === null ? undefined : areas.find((one) => one.depth === 0);
+    while (area && !way.has(area.number)) {
+      way.add(area.number);
+      if (area.start <= address && address < area.end) break;
+      area = areas[this.index.get(address < area.end ? area.left : area.right)];
+    }
+    return way;
+  }
+
   _node(context, area, x, y) {
     const { app } = this;
     const { step } = this.layout;
-    const radius = Math.min(11, step * 0.3);
+    const radius = Math.max(2, Math.min(11, step * 0.3));
     const slot = app.cacheSlots.indexOf(area.number);
     context.beginPath();
     if (area.red) context.arc(x, y, radius, 0, 2 * Math.PI);
@@ -105,17 +123,17 @@ class TreeView {
       context.strokeText(text, x, y + dy);
       context.fillText(text, x, y + dy);
     };
+    const room = step - 4;
     context.lineJoin = "round";
     if (slot >= 0) {
       context.fillStyle = colours.get("accent");
       context.font = "600 10px system-ui, sans-serif";
       label(`cache ${slot}`, -radius - 10);
     }
-    const room = step - 4;
     context.fillStyle = colours.get("ink");
     context.font = "10px ui-monospace, monospace";
     const start = area.start.toString(16);
-    label(fitText(context, start, room), radius + 10);
+    if (step > 30) label(fitText(context, start, room), radius + 10);
     if (step >= 60) {
       context.fillStyle = colours.get("muted");
       context.font = "10px system-ui, sans-serif";
@@ -150,9 +168,25 @@ class TreeView {
     if (best) this.app.selectArea(best.area.number);
   }
 
+  /** Closer or farther, around the middle of what is in sight; 0: as at first. */
+  zoom(factor) {
+    const { host } = this;
+    const middle = (host.scrollLeft + host.clientWidth / 2) / this.layout.width;
+    this.step = factor ? Math.max(3, Math.min(160, this.layout.step * factor)) : 0;
+    this.draw();
+    host.scrollLeft = middle * this.layout.width - host.clientWidth / 2;
+    this.draw();
+  }
+
   /** Arrow keys go along the edges; in the order of addresses with Shift. */
   _key(event) {
     if (!this.areas.length || event.ctrlKey || event.metaKey || event.altKey) return;
+    const factor = { "+": 1.5, "=": 1.5, "-": 1 / 1.5, 0: 0 }[event.key];
+    if (factor !== undefined) {
+      event.preventDefault();
+      this.zoom(factor);
+      return;
+    }
     const at = this.index.get(this.app.selectedArea);
     const top = this.areas.findIndex((area) => area.depth === 0);
     let next = { Home: 0, End: this.areas.length - 1 }[event.key];
@@ -170,9 +204,10 @@ class TreeView {
     this.app.selectArea(this.areas[next].number);
   }
 
-  /** Bring the selected node into view. */
+  /** Bring a node into view. */
   reveal(number) {
     this.draw();
+    this.shown = true;
     if (this.host.offsetParent === null || !this.index.has(number)) return;
     const [x, y] = this.place(this.index.get(number), this.areas[this.index.get(number)]);
     const { host } = this;

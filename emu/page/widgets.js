@@ -52,11 +52,12 @@ function prepareCanvas(canvas) {
   return { context, width, height };
 }
 
-/** `text`, shortened to `room` pixels; empty where nothing sensible fits. */
+/** `text`, shortened to `room` pixels (of a path or an address the end counts); empty where nothing sensible fits. */
 function fitText(context, text, room) {
   if (context.measureText(text).width <= room) return text;
   let keep = Math.floor((text.length * room) / (context.measureText(text).width || 1)) - 1;
-  return keep >= 3 ? "…" + text.slice(-keep) : "";
+  if (keep < 3) return "";
+  return /^[/0-9a-f]/.test(text) ? "…" + text.slice(-keep) : text.slice(0, keep) + "…";
 }
 
 /** A list of which only the visible rows exist: 100,000 events are forty elements.

@@ -212,6 +212,17 @@ function errorWords(run, n) {
   return `Error code ${hex(code)}: ${parts.join(", ")}.`;
 }
 
+/** The event that wrote the entry of a fault's page: it comes shortly before the fault itself; -1: none did. */
+function entryOfFault(run, n) {
+  const page = Math.floor(run.num(n, "address") / run.pageSize);
+  for (let i = n - 1; i >= 0 && i > n - 64; i--) {
+    const kind = run.kindOf(i);
+    if (kind === "fault" || kind === "switch") break;
+    if (kind === "pte_set" && Math.floor(run.num(i, "address") / run.pageSize) === page) return i;
+  }
+  return -1;
+}
+
 function faultWords(run, n) {
   const address = run.big(n, "address");
   const user = run.num(n, "user");
@@ -226,6 +237,10 @@ function faultWords(run, n) {
   else if (space >= 0) lines.push("find_vma gives no area that contains it.");
   if (run.num(n, "stack")) lines.push("The address lay below the stack, close enough: the stack's area grew down to it first.");
   lines.push(FAULT_WORDS[run.text(n, "result")] || `Result: ${run.text(n, "result")}.`);
+  const entry = entryOfFault(run, n);
+  if (entry >= 0) {
+    lines.push(`Event ${entry + 1} wrote the entry: ${entryBits(run, run.big(entry, "old")) || "(empty)"} → ${entryBits(run, run.big(entry, "new")) || "(empty)"}.`);
+  }
   if (run.num(n, "major")) lines.push("The page had to be read first: a major fault.");
   const signal = run.num(n, "signal");
   lines.push(signal ? `The task gets ${signalName(signal)}.` : "Then the instruction runs again, and finds its page.");
