@@ -3,7 +3,7 @@
     pagewalk run [options] PROGRAM [ARG...]
     pagewalk maps|tree|pagetables [options] PROGRAM [ARG...]
     pagewalk trace FILE --to strace|chrome|summary|folded
-    pagewalk grade FILE (docs/teaching.md)
+    pagewalk grade FILE, pagewalk quiz (docs/teaching.md)
 
 Whatever goes wrong is one line on standard error and a status (docs/run.md): 124 a limit was reached, 125 pagewalk
 refuses, 126 the program cannot be executed, 127 it was not found, 128+n it died of signal n. Only what a plain `run`
@@ -110,6 +110,10 @@ def _main(words: list[str]) -> int:
         from emu.page import view
 
         return view(options)
+    if command == "quiz":
+        from emu.quiz import command as quiz
+
+        return quiz(options)
     from emu.show import show
 
     return show(command, options)

@@ -53,3 +53,20 @@ def decode(entry: int, leaf: bool, huge: bool) -> list[str]:
 def is_huge(entry: int, last_level: bool) -> bool:
     """Whether a descriptor above the last level is a block."""
     return not last_level and entry & 3 == 1
+
+
+ESR_EC = {0x20: "instruction abort from EL0", 0x24: "data abort from EL0"}
+ESR_FAULTS = {1: "translation fault", 2: "access flag fault", 3: "permission fault"}
+
+
+def quiz_error_code(code: int) -> tuple[str, str, list[int]]:
+    """For the quiz: the question about an abort's ESR_EL1, its fields in words, and values near it."""
+    kind, level = code >> 2 & 0xF, code & 3
+    words = [f"EC (bits 26-31) {code >> 26:#x}, {ESR_EC.get(code >> 26, 'other')}"]
+    words.append(f"fault status (bits 0-5) {code & 0x3F:#x}, {ESR_FAULTS.get(kind, 'other')} at level {level}")
+    if code >> 26 & ~1 == 0x24:
+        words.append(f"WnR (bit 6) {code >> 6 & 1}, a {'write' if code >> 6 & 1 else 'read'}")
+    near = [code ^ 1 << 6, code ^ 1 << 28]
+    near += [code & ~0x3C | other << 2 for other in ESR_FAULTS]
+    near += [code & ~3 | other for other in range(4)]
+    return "What is in ESR_EL1? (The last level of the tables is level 3.)", "; ".join(words), near

@@ -51,3 +51,17 @@ def decode(entry: int, leaf: bool, huge: bool) -> list[str]:
 def is_huge(entry: int, last_level: bool) -> bool:
     """Whether an entry above the last level maps memory itself."""
     return not last_level and bool(entry & 1 << 7)
+
+
+ERROR_BITS = (
+    (1, "P: the entry is present, and forbids it", "not P: there is no present entry"),
+    (2, "W: a write", "not W: a read or a fetch"),
+    (4, "U: in user mode", "not U: in kernel mode"),
+    (16, "I: an instruction fetch", ""),
+)
+
+
+def quiz_error_code(code: int) -> tuple[str, str, list[int]]:
+    """For the quiz: the question about a page fault's error code, its bits in words, and codes near it."""
+    words = [yes if code & bit else no for bit, yes, no in ERROR_BITS]
+    return "Which error code does the CPU push?", "; ".join(word for word in words if word), [4, 5, 6, 7, 0x14, 0x15]

@@ -30,7 +30,7 @@ def image(arch: str, name: str) -> str:
     """Host path of one of the project's guest programs."""
     path = os.path.join(IMAGES, arch, name)
     if not os.path.isfile(path):
-        raise PagewalkError(f"{path} is missing: grading needs the project's images/ folder")
+        raise PagewalkError(f"{path} is missing: this needs the project's images/ folder")
     return path
 
 

@@ -464,6 +464,7 @@ COMMANDS = {
     "trace": "turn what run --trace wrote into another form",
     "explain": "run it, and tell its page faults or memory calls step by step",
     "grade": "try a student's algorithm on small states and real programs, with points",
+    "quiz": "ask questions about states of real runs, and check the answers",
 }
 
 # Commands that run no program: the names of their operands, and their options, which may stand behind those.
@@ -487,7 +488,8 @@ TOOLS: dict[str, tuple[str, tuple[tuple[str, tuple[Option, ...]], ...]]] = {
             ),
         ),
     ),
-    "grade": ("FILE", ()),  # their options are in options_teach.py
+    "grade": ("FILE", ()),
+    "quiz": ("", ()),  # their options are in options_teach.py
 }
 # Of commands that have options of their own; the views share VIEW_GROUP.
 OWN_GROUPS = {"compare": COMPARE_GROUP, "explain": EXPLAIN_GROUP, "view": PAGE_GROUP}
@@ -574,7 +576,7 @@ def _operands(command: str, options: Options, found: list[str]) -> Options:
     names = TOOLS[command][0].split()
     if len(found) != len(names):
         few = f"no {names[len(found)]} given" if len(found) < len(names) else f"{found[len(names)]}: one too many"
-        raise PagewalkError(f"{few} (usage: pagewalk {command} [options] {' '.join(names)})")
+        raise PagewalkError(f"{few} (usage: {' '.join(['pagewalk', command, '[options]', *names])})")
     options.program, options.arguments = "".join(found[:1]), found[1:]
     return options
 
@@ -582,7 +584,7 @@ def _operands(command: str, options: Options, found: list[str]) -> Options:
 def help_text(command: str) -> str:
     """`pagewalk COMMAND --help`."""
     operands = TOOLS[command][0] if command in TOOLS else "PROGRAM [ARG...]"
-    lines = [f"usage: pagewalk {command} [options] {operands}", "", COMMANDS[command].capitalize() + ".", ""]
+    lines = [f"usage: pagewalk {command} [options] {operands}".rstrip(), "", COMMANDS[command].capitalize() + ".", ""]
     for title, group in groups_of(command):
         lines.append(f"{title}:")
         for option in group:
