@@ -94,6 +94,14 @@ def _main(words: list[str]) -> int:
         from emu.compare import compare
 
         return compare(options)
+    if command == "diff":
+        from emu.diff import diff
+
+        return diff(options)
+    if command == "top":
+        from emu.top import top
+
+        return top(options)
     if command == "trace":
         from emu.trace_read import convert
 

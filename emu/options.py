@@ -69,6 +69,8 @@ class Options:
         self.help = False
         self.to = ""  # of `trace`: the form to turn it into
         self.output: str | None = None
+        self.save: str | None = None
+        self.interval = 0.25  # seconds
         self.program = ""
         self.arguments: list[str] = []
 
@@ -365,6 +367,7 @@ VIEW_GROUP: tuple[str, tuple[Option, ...]] = (
         ),
         switch("--quiet", "quiet", "drop the guest's own output"),
         Option(("--svg",), "svg", "FILE", str, "a file", "write the drawing as SVG too"),
+        Option(("--save",), "save", "FILE", str, "a file", "write the state for pagewalk diff"),
         Option(
             ("--color",),
             "color",
@@ -391,6 +394,11 @@ COMPARE_GROUP: tuple[str, tuple[Option, ...]] = (
         switch("--json", "json", "numbers as JSON instead of the table"),
         Option(("--plot",), "plot", "FILE", str, "a file", "draw them too: FILE.svg or FILE.png (needs matplotlib)"),
     ),
+)
+
+TOP_GROUP: tuple[str, tuple[Option, ...]] = (
+    "The screen",
+    (Option(("--interval",), "interval", "S", seconds, "seconds", "redraw so often [0.25]"),),
 )
 
 COLOR = VIEW_GROUP[1][-1]
@@ -462,6 +470,8 @@ COMMANDS = {
     "view": "run it, or read its --trace FILE, and write a page for the browser that shows every step",
     "compare": "run it under several page sizes, and compare faults, tables, memory",
     "trace": "turn what run --trace wrote into another form",
+    "diff": "what differs between two states that maps --save wrote",
+    "top": "run it, and watch its faults, memory and calls on the terminal",
     "explain": "run it, and tell its page faults or memory calls step by step",
     "grade": "try a student's algorithm on small states and real programs, with points",
     "quiz": "ask questions about states of real runs, and check the answers",
@@ -488,11 +498,12 @@ TOOLS: dict[str, tuple[str, tuple[tuple[str, tuple[Option, ...]], ...]]] = {
             ),
         ),
     ),
+    "diff": ("A B", (("The drawing", (VIEW_GROUP[1][2], COLOR)),)),
     "grade": ("FILE", ()),
     "quiz": ("", ()),  # their options are in options_teach.py
 }
 # Of commands that have options of their own; the views share VIEW_GROUP.
-OWN_GROUPS = {"compare": COMPARE_GROUP, "explain": EXPLAIN_GROUP, "view": PAGE_GROUP}
+OWN_GROUPS = {"compare": COMPARE_GROUP, "explain": EXPLAIN_GROUP, "view": PAGE_GROUP, "top": TOP_GROUP}
 
 
 def groups_of(command: str) -> tuple[tuple[str, tuple[Option, ...]], ...]:

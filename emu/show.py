@@ -55,6 +55,13 @@ class Camera:
                     file.write(view.svg())
             except OSError as error:
                 raise PagewalkError(f"--svg {self._options.svg}: {error.strerror}") from None
+        if self._options.save is not None:
+            from emu.diff import State
+
+            try:
+                State.of_mm(task.mm, task).save(self._options.save)
+            except OSError as error:
+                raise PagewalkError(f"--save {self._options.save}: {error.strerror}") from None
 
 
 def show(command: str, options: Options) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from guest.events import SignalDeliver
 from guest.sched import (
     ERESTART_RESTARTBLOCK,
     ERESTARTNOHAND,
@@ -53,6 +52,7 @@ from guest.siginfo import (
     fault_info,
     kill_info,
 )
+from guest.signal_report import report, take_fatal
 from guest.task import (
     JOBCTL_LISTENING,
     JOBCTL_PENDING_MASK,
@@ -535,7 +535,7 @@ def get_signal(task: Task) -> KSignal | None:
     if signal_group_exit(task):
         task.pending.signal &= ~(1 << (SIGKILL - 1))
         recalc_sigpending(task)
-        _die(task, _take_fatal(task) or kill_info(SIGKILL, SI_USER, 0, 0))
+        _die(task, take_fatal(task) or kill_info(SIGKILL, SI_USER, 0, 0))
     while True:
         if task.jobctl & JOBCTL_STOP_PENDING:
             _do_signal_stop(task, 0)
@@ -571,16 +571,6 @@ def get_signal(task: Task) -> KSignal | None:
         _die(task, info)
 
 
-def _take_fatal(task: Task) -> SigInfo | None:
-    """The signal that _complete_signal() ended the group for: one thread of it dies of that, the others of SIGKILL."""
-    signo = task.signal.group_exit_code & 0x7F
-    for queue in (task.pending.queue, task.signal.shared_pending.queue):
-        for index, info in enumerate(queue):
-            if info.signo == signo:
-                return queue.pop(index)
-    return None
-
-
 def take_signal(task: Task) -> SigInfo | None:
     """The next signal off the queues, one an instruction caused first."""
     return _dequeue_synchronous_signal(task) or dequeue_signal(task, task.blocked)
@@ -614,17 +604,6 @@ def _die(task: Task, info: SigInfo) -> None:
             if do_coredump(task, info):
                 task.signal.group_exit_code |= 0x80
     do_group_exit(task, info.signo)
-
-
-def report(task: Task, info: SigInfo, action: str, handler: int) -> None:
-    """Tell the listener; not of what pid 1 throws away, which is no program."""
-    if task.system.listener is not None and (action != "ignore" or task is not task.kernel.init):
-        fault = SYNCHRONOUS_MASK >> (info.signo - 1) & 1 and info.code > 0
-        address = info.address if fault else 0
-        sender, uid = (0, 0) if fault else (info.pid, info.uid)
-        status = info.status if info.signo == SIGCHLD else 0
-        event = SignalDeliver(task.pid, info.signo, info.code, address, sender, action, handler, uid, status)
-        task.system.listener(event)
 
 
 def do_signal(kernel: Kernel, task: Task, code: int) -> None:
