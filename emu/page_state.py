@@ -146,7 +146,7 @@ class State:
         number = len(columns["cell"])
         columns["cell"].append(cell)
         for name, value in constant.items():
-            columns[name].append(value)
+            columns[name].append(value & MASK64)
         return number, cell
 
     def flush(self) -> None:

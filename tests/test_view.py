@@ -233,7 +233,7 @@ def test_search_and_filter(browser: Browser, tmp_path: pathlib.Path) -> None:
 
 def test_after_a_fork_frames_are_shared(browser: Browser, tmp_path: pathlib.Path) -> None:
     recorder = Observed("x86_64-4k", "cow").recorder
-    fork = [n for n, kind in enumerate(recorder.kind) if list(recorder.kinds)[kind] == "fork"][0]
+    fork = next(n for n, kind in enumerate(recorder.kind) if list(recorder.kinds)[kind] == "fork")
     browser.open(write(recorder, tmp_path), f"#event={fork + 1}")
     assert browser.run("pagewalk.run.at") == fork
     browser.key("4")
@@ -267,14 +267,16 @@ def test_themes_have_contrast(browser: Browser, tmp_path: pathlib.Path) -> None:
     browser.open(write(by_hand(50), tmp_path))
     ratio = """(a, b) => {
       const light = (name) => {
-        const value = parseInt(getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim().slice(1), 16);
-        const part = (shift) => ((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))((value >> shift & 255) / 255);
+        const value = getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim().slice(1);
+        const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        const part = (shift) => linear((parseInt(value, 16) >> shift & 255) / 255);
         return 0.2126 * part(16) + 0.7152 * part(8) + 0.0722 * part(0) + 0.05;
       };
       return Math.max(light(a), light(b)) / Math.min(light(a), light(b));
     }"""
-    pairs = [("ink", "panel"), ("ink", "bg"), ("muted", "panel"), ("accent", "panel"), ("changed", "panel"), ("ink", "select"),
-             ("ink", "area-x"), ("ink", "area-w"), ("ink", "area-r"), ("ink", "area-n"), ("muted", "area-w")]  # fmt: skip
+    on_panel = [(name, "panel") for name in ("ink", "muted", "accent", "changed", "kind-entries")]
+    grounds = ("bg", "select", "sunken", "changed-ground", "area-x", "area-w", "area-r", "area-n")
+    pairs = [*on_panel, *(("ink", ground) for ground in grounds), ("muted", "area-w"), ("muted", "area-x")]
     try:
         for scheme in ("light", "dark"):
             browser.prefer(scheme)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -169,6 +170,26 @@ def test_what_is_no_event(text: str) -> None:
     recorder.line('{"schema":"pagewalk-trace","version":1}')
     with pytest.raises(PagewalkError, match="line 2 is not one of a trace"):
         recorder.line(text)
+
+
+def test_a_damaged_trace_is_read_or_refused() -> None:
+    """Fields changed at random: the page is made, or one line says what is wrong."""
+    rng = random.Random(5)
+    lines = list(trace(400))
+    values: list[Any] = [0, 1, -1, 2**63, 2**64, 2**70, "x", "", None, [], {}, [1], 1.5, True, 1e300]
+    for _ in range(150):
+        recorder = Recorder()
+        recorder.line(lines[0])
+        damaged = [json.loads(line) for line in rng.sample(lines[1:], 120)]
+        for fields in rng.sample(damaged, 5):
+            fields[rng.choice(list(fields))] = rng.choice(values)
+        try:
+            for fields in damaged:
+                recorder.line(json.dumps(fields))
+        except PagewalkError as error:
+            assert "is not one of a trace" in str(error)
+        else:
+            page.pack(recorder)
 
 
 def test_a_kind_nobody_knows_is_kept() -> None:

@@ -32,7 +32,8 @@ class App {
 
   _clearChanges() {
     this.changes = [];
-    this.changedAreas = new Set();
+    this.changedAreas = new Set(); // something of them, if only their place in the tree
+    this.changedBorders = new Set(); // more than that
     this.changedFields = new Set();
     this.eventAddress = null;
     this.cacheSlots = [-1, -1, -1, -1];
@@ -48,7 +49,9 @@ class App {
     this.changes = run.changes(n);
     for (const change of this.changes) {
       this.changedFields.add(`${change.what} ${change.number} ${change.field}`);
-      if (change.what === "area") this.changedAreas.add(change.number);
+      if (change.what !== "area") continue;
+      this.changedAreas.add(change.number);
+      if (!["left", "right", "red"].includes(change.field)) this.changedBorders.add(change.number);
     }
     if (n >= 0) {
       if (["fault", "pte_set", "vma_split"].includes(run.kindOf(n))) this.eventAddress = run.num(n, "address");

@@ -244,7 +244,7 @@ class SpaceView {
     const { app } = this;
     context.lineWidth = 2;
     for (const area of areas) {
-      const changed = app.changedAreas.has(area.number);
+      const changed = app.changedBorders.has(area.number);
       if (!changed && app.selectedArea !== area.number) continue;
       const [x0, x1] = [this._x(area.start), this._x(area.end)];
       if (x1 < 0 || x0 > width) continue;

@@ -44,7 +44,7 @@ class AreasView {
   _fill(row, area) {
     const { app } = this;
     row.classList.add("area-row");
-    if (app.changedAreas.has(area.number)) row.classList.add("changed");
+    if (app.changedBorders.has(area.number)) row.classList.add("changed");
     const slot = app.cacheSlots.indexOf(area.number);
     const resident = this._resident(area);
     row.replaceChildren(

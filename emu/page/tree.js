@@ -107,7 +107,7 @@ class TreeView {
       context.lineWidth = 3;
       context.strokeStyle = colours.get(changed ? "changed" : "accent");
       context.setLineDash(changed ? [] : [4, 3]);
-      context.strokeRect(x - radius - 4, y - radius - 4, 2 * radius + 8, 2 * radius + 8);
+      context.strokeRect(x - radius - 3.5, y - radius - 3.5, 2 * radius + 7, 2 * radius + 7);
       context.setLineDash([]);
       context.lineWidth = 1.25;
     }
@@ -133,11 +133,11 @@ class TreeView {
     context.fillStyle = colours.get("ink");
     context.font = "10px ui-monospace, monospace";
     const start = area.start.toString(16);
-    if (step > 30) label(fitText(context, start, room), radius + 10);
+    if (step > 30) label(fitText(context, start, room), radius + 13);
     if (step >= 60) {
       context.fillStyle = colours.get("muted");
       context.font = "10px system-ui, sans-serif";
-      label(fitText(context, `gap ${size(area.subtreeGap)}`, room), radius + 23);
+      label(fitText(context, `gap ${size(area.subtreeGap)}`, room), radius + 26);
     }
     context.textAlign = "start";
   }
