@@ -267,6 +267,7 @@ def finish(machine: Machine, options: Options, closing: Callable[[str, int], Non
     from mm.errors import KernelBug
 
     message = ""
+    guard_terminal(machine)
     try:
         end = machine.run(max_instructions=options.max_instructions, timeout=options.timeout)
     except KeyboardInterrupt:
@@ -276,11 +277,24 @@ def finish(machine: Machine, options: Options, closing: Callable[[str, int], Non
         outcome, status = "stopped by a bug of pagewalk", STATUS_BUG
     else:
         outcome, message, status = describe(end, options)
+    finally:
+        if machine.terminal is not None:
+            machine.terminal.close()
+            machine.terminal = None
     if closing is not None:
         closing(outcome, status)
     if message:
         print(message, file=sys.stderr)
     return status
+
+
+def guard_terminal(machine: Machine) -> None:
+    """Where a standard stream of the guest is a terminal, it gets its signals until the run is over."""
+    tty = machine.kernel.vfs.tty
+    if tty is not None:
+        from emu.terminal import Terminal
+
+        machine.terminal = Terminal(machine, tty)
 
 
 def describe(end: Any, options: Options) -> tuple[str, str, int]:

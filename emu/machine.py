@@ -155,6 +155,7 @@ class Machine:
         self._breakpoints: Breakpoints | None = None
         self._stop = ""  # why the run must end
         self._watcher: Watcher | None = None
+        self.terminal: Any = None  # set while a guest has the host's terminal (emu/terminal.py)
         self._loaded: Task | None = None  # whose registers the engine holds
         self._mm: Any = None  # whose page tables it walks
         self._solo = 0  # instructions a lone task still runs counted
@@ -327,6 +328,9 @@ class Machine:
         """Schedule and run. True: nothing is left to run; False: `_stop` says why it goes no further."""
         kernel, engine = self.kernel, self.engine
         while not self._stop:
+            if self.terminal is not None and self.terminal.pending:
+                self.terminal.deliver()
+                continue
             if kernel.need_resched or self._loaded is not kernel.current:
                 try:
                     task = kernel.schedule()

@@ -30,7 +30,7 @@ class Watcher:
         self._machine = machine
         self._timeout = timeout
         self._over = False
-        self._force = False  # the next signal may interrupt anything
+        self.force = False  # the next signal may interrupt anything
         self._thread = _thread.get_ident()
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
@@ -54,7 +54,7 @@ class Watcher:
     def _interrupted(self, *_: object) -> None:
         """Ctrl-C, once the interpreter gets to it: the run ends at the next safe place, or here when nothing moves."""
         self._machine._stop = self._machine._stop or "interrupt"
-        if self._force:
+        if self.force:
             raise KeyboardInterrupt
 
     def wake(self) -> None:
@@ -76,11 +76,19 @@ class Watcher:
             deadline = None if self._timeout is None else time.monotonic() + self._timeout
             while not self._over:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                terminal = self._machine.terminal
+                if terminal is not None and terminal.pending:
+                    self._machine.engine.stop()  # the run comes out, delivers and goes on; a stop may be lost
+                    left = RETRY if left is None else min(left, RETRY)
                 if select.select([self._read], [], [], left)[0]:
                     data = os.read(self._read, 64)
-                    if SIGINT in data and self._signals:
+                    if terminal is not None:
+                        self._machine._stop = self._machine._stop or terminal.note(data)
+                        if terminal.pending:
+                            os.write(self._idle_write, b"\0")
+                    elif SIGINT in data and self._signals:
                         self._machine._stop = self._machine._stop or "interrupt"
-                else:
+                elif deadline is not None and time.monotonic() >= deadline:
                     self._machine._stop = self._machine._stop or "timeout"
                 if self._machine._stop and not self._over:
                     self._end_run()
@@ -95,8 +103,8 @@ class Watcher:
         while not self._over:
             self._machine.engine.stop()
             time.sleep(RETRY)
-            if self._signals and not self._force and time.monotonic() > patience:
-                self._force = True
+            if self._signals and not self.force and time.monotonic() > patience:
+                self.force = True
                 pthread_kill(self._thread, SIGINT)
 
     def close(self) -> None:

@@ -56,6 +56,14 @@ class HostTty:
 
         return fcntl.ioctl(self.fd, t.TCGETS, _EVER_LONG)[: t.TERMIOS.size]
 
+    def remember(self) -> None:
+        """Before the guest's first change: what to go back to, at the latest when the interpreter ends."""
+        if self.saved is None:
+            import atexit
+
+            self.saved = self.settings()
+            atexit.register(self.restore)
+
     def restore(self) -> None:
         """Give the host its terminal back as it was."""
         import fcntl
@@ -84,8 +92,7 @@ class HostTty:
         import fcntl
 
         try:
-            if self.saved is None:
-                self.saved = self.settings()
+            self.remember()
             fcntl.ioctl(self.fd, t.TCSETS, settings)
         except OSError:
             return
@@ -164,8 +171,8 @@ class HostTtyFile(HostStream):
         elif cmd in _SET:
             check_change(task, tty)
             settings = copy_from_user(task, arg, _SET[cmd])
-            if tty.saved is None and cmd != t.TIOCSWINSZ:
-                tty.saved = tty.settings()
+            if cmd != t.TIOCSWINSZ:
+                tty.remember()
             fcntl.ioctl(tty.fd, cmd, settings)
         elif cmd == t.FIONREAD:
             self.fionread(task, arg)
