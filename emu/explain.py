@@ -237,9 +237,23 @@ class Explainer:
             self.memory_calls[name] = self.memory_calls.get(name, 0) + 1
         total, own = self.memory_calls[""], self.memory_calls[event.name]
         if any(wanted.matches(event.name, total, own) for wanted in self._wanted):
-            task = self.machine.kernel.current
-            self._call = CallExplanation(self, total, own, task, event)
-            self._call.decisions.start()
+            self._await(event, total, own)
+
+    def _await(self, event: Any, total: int, own: int) -> None:
+        """Begin when the call is really made: a run may stop where it starts (`run(until="syscall")`)."""
+        kernel = self.machine.kernel
+        before = kernel.interceptor
+
+        def begin(enter: Any) -> int | None:
+            kernel.interceptor = before
+            if (enter.pid, enter.args) != (event.pid, event.args):  # it went another way (ptrace)
+                return None if before is None else before(enter)
+            call = self._call = CallExplanation(self, total, own, kernel.current, event)
+            answer = None if before is None else before(enter)
+            call.decisions.start()
+            return answer
+
+        kernel.interceptor = begin
 
     def _end_call(self, event: Any) -> None:
         """The call that is explained has returned; or, with None, will not return now."""

@@ -391,7 +391,7 @@ class Kernel:
                 return not self.need_resched
         if task.in_call:
             task.in_call = False
-            self.rerun = True
+            self.rerun = not task.held_call  # one that was held has not been made yet
             self.system_call()
             self.rerun = False
             return not self.need_resched

@@ -91,6 +91,12 @@ def test_calls_agree_with_the_structures(kernel: str, program: str) -> None:
         for vma in _list(task.mm):
             if (vma.vm_start, vma.vm_end) in nodes:
                 assert nodes[vma.vm_start, vma.vm_end] == ("red" if vma.rb_red else "black")
+        parents = {str(area): above for area, _, above in change.moved}
+        for vma in _list(task.mm):
+            if f"{vma.vm_start:x}-{vma.vm_end:x}" in parents:
+                up = vma.rb_parent
+                above = "root" if up is None else f"{up.vm_start:x}-{up.vm_end:x}"
+                assert parents[f"{vma.vm_start:x}-{vma.vm_end:x}"] == above
         assert call.text().count("\n") > 8
         json.dumps(call.to_dict())
 
@@ -109,6 +115,61 @@ def _list(mm: Any) -> Any:
     while vma is not None:
         yield vma
         vma = vma.vm_next
+
+
+PAGE, TOP = "page", "top"  # of the geometry
+REFUSED: tuple[tuple[str, tuple[Any, ...], str, str], ...] = (
+    ("mmap", (0, 0, 3, 0x22, -1, 0), "EINVAL", "the length is 0"),
+    ("mmap", (0, PAGE, 3, 0x22, -1, 5), "EINVAL", "the offset is not page aligned"),
+    ("mmap", (0, PAGE, 3, 0x20, -1, 0), "EINVAL", "neither MAP_SHARED nor MAP_PRIVATE"),
+    ("mmap", (0, PAGE, 3, 0x02, 77, 0), "EBADF", "so it is refused"),
+    ("mmap", (3, PAGE, 3, 0x32, -1, 0), "EINVAL", "the address is not page aligned"),
+    ("mmap", (0, -1, 3, 0x22, -1, 0), "ENOMEM", "rounded up to pages it overflows to 0"),
+    ("mmap", (0, TOP, 3, 0x22, -1, 0), "ENOMEM", ""),
+    ("munmap", (3, PAGE), "EINVAL", "the start is not page aligned"),
+    ("munmap", (PAGE, 0), "EINVAL", "the length is 0"),
+    ("mprotect", (5, PAGE, 1), "EINVAL", "the start is not page aligned"),
+    ("mprotect", (PAGE, PAGE, 0x100), "EINVAL", "an unknown protection bit"),
+    ("mprotect", (PAGE, PAGE, 1), "ENOMEM", "the start lies in a hole"),
+    ("mremap", (PAGE, PAGE, PAGE, 8, 0), "EINVAL", "an unknown flag"),
+    ("mremap", (PAGE, PAGE, 0, 0, 0), "EINVAL", "the new length is 0"),
+    ("mremap", (PAGE, PAGE, 1 << 20, 0, 0), "EFAULT", "no area contains the address"),
+    ("madvise", (PAGE, PAGE, 999), "EINVAL", "the advice is not known"),
+    ("madvise", (PAGE, PAGE, 4), "ENOMEM", "the range ends in a hole"),
+    ("msync", (PAGE, PAGE, 5), "EINVAL", "both MS_ASYNC and MS_SYNC"),
+    ("mlock", (PAGE, PAGE), "ENOMEM", "the start lies in a hole"),
+    ("mlockall", (0,), "EINVAL", "no flag, an unknown one, or MCL_ONFAULT alone"),
+    ("mincore", (5, PAGE, PAGE), "EINVAL", "the start is not page aligned"),
+)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_refused_calls_say_why(kernel: str) -> None:
+    """The check that is told as the one that refused is the one that did, and everything before it passed."""
+    from guest.syscall_numbers import NAMES
+
+    machine = make_machine(kernel)
+    machine.load(str(IMAGES / arch_of(kernel) / "hello"))
+    machine.run(until=lambda event: event.kind == "fault" and event.user)
+    guest = machine.kernel
+    numbers = {name: number for number, name in NAMES[guest.arch.name].items()}
+    size = machine.system.page_size
+    explainer = machine.explain(calls=sorted({call[0] for call in REFUSED}))
+    for name, arguments, error, why in REFUSED:
+        values = [{PAGE: 3 * size, TOP: 1 << 62}.get(value, value) for value in arguments]
+        for register, value in zip(guest.arch.arguments, values, strict=False):
+            guest.cpu.regs[register] = value & (1 << 64) - 1
+        guest.cpu.regs[guest.number_register] = numbers[name]
+        guest.system_call()
+        call = explainer.calls[-1]
+        assert call.name == name and call.result_text.startswith(f"-1 {error} "), call.text()
+        refusals = [check for check in call.checks if check.refusal]
+        assert refusals, call.text()
+        assert refusals[-1].refusal == error
+        assert refusals[-1] is call.checks[-1]
+        assert any(why in check.text for check in call.checks[-2:]), call.text()
+        assert "no area changed" in call.text()
+    assert sys.gettrace() is None
 
 
 # ---- texts
@@ -300,6 +361,20 @@ def test_the_kernels_addresses_are_not_searched_for() -> None:
     assert fault.to_dict()["find_vma"] is None
     assert "find_vma" not in str(fault)
     assert "does not belong to user space" in str(fault)
+
+
+def test_a_run_that_stops_at_the_call() -> None:
+    """Where a run stops at a call's start, nothing is overheard until the call is made."""
+    machine = make_machine("x86_64-4k")
+    explainer = machine.explain(calls=[1])
+    machine.load(str(IMAGES / "x86_64" / "mmap"))
+    machine.run(until=lambda event: event.kind == "syscall_enter" and event.name == "mmap")
+    assert sys.gettrace() is None
+    assert not explainer.calls
+    machine.run()
+    (call,) = explainer.calls
+    assert call.name == "mmap" and call.result
+    assert call.checks[0].function == "sys_mmap"
 
 
 def test_nothing_stays_behind() -> None:

@@ -269,3 +269,17 @@ def test_an_unknown_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     path = str(IMAGES / "x86_64" / "hello")
     assert main(["run", "--inject=pte:flip=moon:address=0-0x7fffffffffff", path]) == 125
     assert "the bits of x86_64 are" in capsys.readouterr().err
+
+
+def test_a_call_the_run_stopped_at_is_vetoed_too() -> None:
+    """run(until="syscall") ends before the call is made; the handlers before it still have their say."""
+    machine = machine_of("x86_64", "hello")
+
+    @machine.before("syscall", name="write")
+    def refuse(event: Any) -> None:
+        raise Veto(errno.ENOSPC)
+
+    machine.load(machine.image)  # type: ignore[attr-defined]
+    machine.run(until=lambda event: event.kind == "syscall_enter" and event.name == "write")
+    machine.run()
+    assert machine.output == b""
