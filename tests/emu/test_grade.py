@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from debian import Unavailable, busybox
 from exercises.wrong import WRONG
 from geometry import PROJECT
 
@@ -176,6 +177,28 @@ def test_which_exercise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["grade", str(tmp_path / "nowhere.py")]) == 125
     assert main(["grade"]) == 125
     assert "no FILE given" in capsys.readouterr().err
+
+
+def test_busybox(tmp_path: Path) -> None:
+    """A program nobody here wrote, on all of a student's algorithms, judged and checked."""
+    try:
+        programs = {architecture: busybox(architecture) for architecture in ("amd64", "arm64")}
+    except Unavailable as why:
+        pytest.skip(f"busybox-static is not to be had: {why}")
+    commands = []
+    for architecture, program in programs.items():
+        path = tmp_path / f"busybox-{architecture}"
+        path.write_bytes(program)
+        path.chmod(0o755)
+        commands += [f"{path} sh -c 'x=1; while [ $x -lt 9 ]; do x=$((x+1)); done; echo $x'", f"{path} seq 40"]
+    for exercise in EXERCISES:
+        student = str(HERE / f"right_{exercise}.py")
+        passed, detail, drawing = run(student, exercise, "x86_64", tuple(commands), 60)
+        assert passed, (detail, drawing)
+    _, old, new, _, _ = WRONG["insert"][8]
+    path = tmp_path / "mine.py"
+    path.write_text((HERE / "right_insert.py").read_text().replace(old, new, 1))
+    assert not run(str(path), "insert", "check", tuple(commands), 60)[0]
 
 
 def test_a_program_of_ones_own(tmp_path: Path) -> None:
