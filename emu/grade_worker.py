@@ -17,6 +17,8 @@ from typing import Any
 
 from emu.errors import PagewalkError
 
+MAX_LINES = 60  # of a drawing
+
 
 class TimeUp(BaseException):
     """The step's time is over. No Exception, so that `except Exception` does not catch it."""
@@ -57,7 +59,8 @@ def run(path: str, exercise: str, step: str, programs: tuple[str, ...], timeout:
         function = next(entry[3] for entry in import_module(EXERCISES[exercise]).STEPS if entry[0] == step)
         return True, function(student), []
     except Wrong as wrong:
-        return False, wrong.reason, wrong.drawing[:60]
+        more = len(wrong.drawing) - MAX_LINES
+        return False, wrong.reason, wrong.drawing[:MAX_LINES] + ([f"({more} lines more)"] if more > 0 else [])
     except TimeUp:
         now = student.now() if student is not None and student.now is not None else "  while the file was loaded"
         return (

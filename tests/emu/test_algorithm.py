@@ -15,9 +15,11 @@ from emu.judge import LOOKS, Divergence
 from mm.errors import Errno
 from mm.find_vma import find_vma, find_vma_links
 from mm.memory import handle_mm_fault
+from mm.memory_cow import do_wp_page
 from mm.stack import expand_stack
 from mm.unmapped_area import unmapped_area_topdown
 from mm.vma_merge import vma_merge
+from mm.vma_tree import vma_link_rb
 from mm.vmacache import vmacache_find, vmacache_update
 
 IMAGES = Path(__file__).resolve().parents[2] / "images"
@@ -68,6 +70,8 @@ OURS = {
     "vma_merge": vma_merge,
     "expand_stack": expand_stack,
     "handle_mm_fault": handle_mm_fault,
+    "do_wp_page": do_wp_page,
+    "vma_link_rb": vma_link_rb,
 }
 
 
