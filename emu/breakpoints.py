@@ -139,13 +139,13 @@ class Breakpoints:
         self.watches: list[Watchpoint] = []
         self.steps: dict[Task, tuple[int, int]] = {}  # task -> program counter when its step began, faults
         self.exact = False  # count every instruction whenever any is counted: runs repeat themselves to the instruction
+        self.resumable = False  # a run may be stopped from outside at any time, and must go on exactly there
         self.frozen: set[Task] = set()  # tasks that must not run: a debugger holds them
         self._parked: list[Task] = []
         self.wanted: Callable[[], bool] | None = None  # asked at a breakpoint: whether it counts
         self.hit: Hit | None = None  # why the last run ended
         self._reported: tuple[Task, int] | None = None  # stopped there: the next run passes
         self._single = False  # the engine runs one instruction
-        self._watched = 0  # instructions executed when a watchpoint was hit
         self._struck = False  # the last run ended before an instruction that was counted
         self._hooked: dict[int, c_size_t] = {}  # address -> Unicorn's hook
         self._pieces: list[_Piece] = []
@@ -242,7 +242,8 @@ class Breakpoints:
     @property
     def active(self) -> bool:
         """Whether the machine must run through `turn()`."""
-        return bool(self.code or self.watches or self.steps or self._dirty or self.exact or self._slice_left)
+        wanted = self.code or self.watches or self.steps or self._dirty or self._slice_left
+        return bool(wanted or self.exact or self.resumable)
 
     def _change(self) -> None:
         """Hooks are to be put in or taken away: the engine must stand still for that."""
@@ -268,12 +269,13 @@ class Breakpoints:
             return budget
         single = begun is not None or (self._reported == (task, pc) and pc in self.code)
         left = self._slice(task)
-        count = 1 if single else left or (FOREVER if self.watches else 0)
+        count = 1 if single else left or FOREVER  # always counted, or it could not go on after a stop from outside
         if budget is not None:
-            count = min(count or budget, budget)
+            count = min(count, budget)
+        passing = self._reported
         executed = self._run(task, count, single, left > 0, budget is not None)
-        if executed and self._reported is not None and self._reported[0] is task:
-            self._reported = None if not single or self._retired(task, pc) else self._reported
+        if executed and passing is not None and passing is self._reported and passing[0] is task:
+            self._reported = None if not single or self._retired(task, pc) else passing
         if single and begun is not None and executed and not task.in_call and self._retired(task, pc):
             self._stepped(task)
         if budget is not None:
@@ -288,15 +290,12 @@ class Breakpoints:
         kernel.counting = counting
         self._single = single
         self._struck = False
-        self._watched = 0
         self._faults = task.min_flt + task.maj_flt
-        exact = single or limited or self.exact or bool(self.watches)
+        exact = single or limited or bool(self.watches) or (self.exact and counting)
         engine.run(count, exact)
         if self.hit is not None and machine._stop in ("breakpoint", "watchpoint") and self._reported is None:
             self._note(task)
-        if not count:
-            return 0
-        executed = self._watched or max(engine.executed(count) - (self._struck and exact), 0)
+        executed = max(engine.executed(count) - (self._struck and exact), 0)
         if machine.instructions is not None:
             machine.instructions += executed
         if counting:
@@ -389,7 +388,7 @@ class Breakpoints:
                 address = piece.address + max(physical - start, 0)
                 if self.hit is None:
                     self._hit(Hit("watchpoint", task, 0, address, piece.point, access), "watchpoint")
-                    self._watched = self.machine.engine.stop_next()
+                    self.machine.engine.stop()
                 return
 
     def _hit(self, hit: Hit, reason: str) -> None:

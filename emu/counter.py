@@ -55,6 +55,7 @@ class Counter:
         self._callback = c_void_p(hook[HOOK_CALLBACK])
         self._unhook()
         self._exact = True
+        self._stopped = -1  # what was counted when stop() came; -1: it did not
         self.limit = COUNT_MARKER
 
     def _expect(self, holds: bool) -> None:
@@ -69,17 +70,19 @@ class Counter:
             if not exact:
                 self._hook_blocks()
             self._exact = exact
+        self._stopped = -1
         self.limit = count if exact else max(count // BLOCK_INSTRUCTIONS, 1)
         return self.limit
 
-    def stop_next(self) -> int:
-        """From a hook: the next instruction to be counted is not executed any more. How many were, the present one too.
+    def stop(self) -> None:
+        """End the run before the next instruction (or block) that is counted; from a hook or another thread.
 
-        Unlike uc_emu_stop, which leaves the program counter at an instruction that has made its access already.
+        uc_emu_stop would do so at once, but with a program counter that is not the CPU's: it is written where something
+        is counted, and uc_emu_stop takes effect before that.
         """
-        done = int(self._words[self._at])
+        if self._stopped < 0:
+            self._stopped = int(self._words[self._at])
         self._words[self._at] = self.limit
-        return done
 
     def _unhook(self) -> None:
         """Take away the hook of the last counted run, where Unicorn has not done so itself."""
@@ -96,7 +99,7 @@ class Counter:
 
     def executed(self, count: int) -> int:
         """Instructions of the last run, which was armed with `count`; by blocks, an estimate."""
-        done = int(self._words[self._at])
+        done = int(self._words[self._at]) if self._stopped < 0 else self._stopped
         if done >= self.limit:
             return count
         return done if self._exact else min(done * BLOCK_INSTRUCTIONS, count)

@@ -96,6 +96,7 @@ class Engine:
         self.left = False  # a hook asked to leave: the context bytes are current
         self._flush = False
         self._counter: Counter | None = None  # made by the first run that counts
+        self._counted = False  # whether the last run was, or the present one is
         self.after_trap: Callable[[], None] | None = None  # called behind every trap; takes effect with attach()
         self._open()
         self._boot()
@@ -206,6 +207,7 @@ class Engine:
             exact: count every instruction, which is slow; else blocks of them, see emu/counter.py.
         """
         limit = self._arm(count, exact) if count else 0
+        self._counted = limit > 0
         self.left = False
         handle = self.handle
         self._prepare()
@@ -241,8 +243,15 @@ class Engine:
         """After a run that was stopped between two instructions, not by a trap."""
 
     def stop(self) -> None:
-        """Make `run` return soon. From any thread; has no effect on an engine that is not running."""
-        uc_emu_stop(self.handle)
+        """Make `run` return soon. From any thread; has no effect on an engine that is not running.
+
+        A run that is counted can go on exactly where it was. After any other, stopped from outside, the program counter
+        may be that of an earlier block.
+        """
+        if self._counted and self._counter is not None:
+            self._counter.stop()
+        else:
+            uc_emu_stop(self.handle)
 
     def _fail(self, error: BaseException) -> None:
         """An exception ended a hook: stop, and let `run` raise it."""
@@ -254,10 +263,6 @@ class Engine:
     def executed(self, count: int) -> int:
         """Instructions the last `run(count)` executed; `count` was not 0. An estimate when it was not exact."""
         return 0 if self._counter is None else self._counter.executed(count)
-
-    def stop_next(self) -> int:
-        """From a hook of a run that counts exactly: stop behind the present instruction; how many that makes."""
-        return 0 if self._counter is None else self._counter.stop_next()
 
     # ---- memory management unit
 

@@ -149,6 +149,7 @@ class Session:
         """A debugger connects: everything stands still and is its own."""
         connection, _ = self._listener.accept()
         self.server = Server(Wire(connection), self)
+        self.target.points.exact = True
         self.target.attach()
 
     def _hang_up(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from emu import gdb_arch
+from emu.errors import PagewalkError
 from emu.gdb_query import Queries
 from emu.gdb_target import FROM_GDB, TO_GDB, Stop
 from emu.gdb_wire import INTERRUPT, PACKET_SIZE, Wire
@@ -142,8 +143,8 @@ class Server:
             return refused.reply
         except Errno as e:
             return b"E%02x" % (e.number & 0xFF)
-        except (ValueError, IndexError, KeyError, OverflowError):
-            return b"E01"  # malformed
+        except (ValueError, IndexError, KeyError, OverflowError, PagewalkError):
+            return b"E01"  # malformed, or asks for what there is not
 
     def report(self, stop: Stop) -> None:
         """Tell of a stop."""
@@ -205,7 +206,9 @@ class Server:
 
     def _read_memory(self, data: bytes) -> bytes:
         address, _, length = data.partition(b",")
-        found = peek(self.task().mm, int(address, 16) & WORD, min(int(length, 16), PACKET_SIZE // 2), True)
+        at, mm = int(address, 16) & WORD, self.task().mm
+        inside = 0 if mm is None else mm.task_size - at  # beyond lie tables that are not the program's
+        found = peek(mm, at, min(int(length, 16), PACKET_SIZE // 2, inside), True) if inside > 0 else b""
         if not found and int(length, 16):
             raise Refused(14)
         return found.hex().encode()

@@ -65,7 +65,7 @@ class Target:
     def __init__(self, machine: Machine, thread_id: Callable[[Task], str]) -> None:
         self.machine = machine
         self.points = machine.breakpoints
-        self.points.exact = True
+        self.points.exact = self.points.resumable = True
         self.thread_id = thread_id
         self.processes: set[int] = set()  # tgids under the debugger
         self.stops: list[Stop] = []

@@ -1,67 +1,17 @@
 """Scripted sessions of the real gdb (Debian's gdb-multiarch) on both architectures."""
 
-import pathlib
-import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
+from gdb_world import ARCHES, GDB, Debugged, said
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUILT = pathlib.Path(__file__).resolve().parent / "built"
-GDB = shutil.which("gdb-multiarch")
 BOTH = ("set detach-on-fork off", "set schedule-multiple on")
-ARCHES = ("x86_64", "aarch64")
 pytestmark = pytest.mark.skipif(GDB is None, reason="gdb-multiarch is not installed (apt-get install gdb-multiarch)")
-
-
-class Debugged:
-    """`pagewalk gdb -g 0 target WHAT`, and gdb sessions on it."""
-
-    def __init__(self, arch: str, *words: str, options: tuple[str, ...] = (), stdin: bytes = b"") -> None:
-        self.program = BUILT / arch / "target"
-        command = [sys.executable, "-m", "emu", "gdb", "-g", "0", *options, str(self.program), *words]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        assert self.process.stdin is not None and self.process.stderr is not None
-        self.process.stdin.write(stdin)
-        self.process.stdin.close()
-        self.process.stdin = None
-        line = self.process.stderr.readline().decode()
-        self.port = int(line.rpartition(":")[2])
-
-    def gdb(self, *commands: str, before: tuple[str, ...] = ()) -> str:
-        """One session; what gdb printed."""
-        script = ["set confirm off", "set pagination off", "set width 0", *before]
-        script += [f"target remote 127.0.0.1:{self.port}", *commands]
-        words = [word for command in script for word in ("-ex", command)]
-        done = subprocess.run(
-            [str(GDB), "-nx", "-batch", *words, str(self.program)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False,
-        )  # fmt: skip
-        return done.stdout.decode("utf-8", "replace")
-
-    def end(self) -> tuple[int, str]:
-        """Status and output of the program."""
-        out, _ = self.process.communicate(timeout=60)
-        return self.process.returncode, out.decode()
 
 
 @pytest.fixture(params=ARCHES)
 def arch(request: pytest.FixtureRequest) -> Iterator[str]:
     yield request.param
-
-
-def said(text: str, *wanted: str) -> None:
-    """Each of the regular expressions was printed, in this order."""
-    at = 0
-    for pattern in wanted:
-        found = re.compile(pattern, re.MULTILINE).search(text, at)
-        assert found is not None, f"{pattern!r} is not in what follows:\n{text[at:]}\n--- of all:\n{text}"
-        at = found.end()
 
 
 def test_break_step_finish(arch: str) -> None:
