@@ -84,6 +84,7 @@ class Kernel:
         self.context_switches = 0
         self.futex_queues: dict[Any, Any] = {}
         self.ipc_ns: Any = None  # SysV shared memory, sys_shm.py
+        self.ntp: Any = None  # what adjtimex keeps, sys_timex.py
         self.mq_bytes: dict[int, int] = {}  # user_struct: bytes of message queues, by user id
         self.nsproxy: Any = None  # the first namespaces, nsproxy.py
         self.next_namespace = 0

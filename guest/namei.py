@@ -433,6 +433,10 @@ def vfs_open(task: Task, path: Path, flags: int) -> OpenFile:
         mnt_want_write(path.mnt)
     if flags & O_DIRECT and inode.is_reg():
         raise Errno(errno.EINVAL)
+    if inode.i_flctx is not None and inode.i_flctx.leases:
+        from guest.sys_lease import break_lease
+
+        break_lease(task, inode, flags)
     file = inode.open(path, flags & ~(O_CREAT | O_EXCL | O_TRUNC), task)
     file.f_flags &= ~O_NOCTTY
     if writer and file.f_inode is inode and file.f_mode & FMODE_WRITE:

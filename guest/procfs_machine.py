@@ -85,6 +85,12 @@ def show_locks(inode: ProcInode, task: Task) -> str:
             device = f"{locked.i_sb.s_dev >> 20:02x}:{locked.i_sb.s_dev & 0xFFFFF:02x}:{locked.i_ino}"
             end = "EOF" if lock.end == OFFSET_MAX else str(lock.end)
             text += f"{number}: {kind} ADVISORY  {mode} {lock.pid} {device} {lock.start} {end}\n"
+        for lease in context.leases:
+            number += 1
+            state = "BREAKING" if lease.unlock_pending or lease.downgrade_pending else "ACTIVE"
+            mode = ("READ ", "WRITE", "UNLCK")[lease.target()]
+            device = f"{locked.i_sb.s_dev >> 20:02x}:{locked.i_sb.s_dev & 0xFFFFF:02x}:{locked.i_ino}"
+            text += f"{number}: LEASE  {state:<9} {mode} {lease.pid} {device} 0 EOF\n"
     return text
 
 

@@ -23,6 +23,7 @@ from guest.vfs_flags import (
     MAX_LFS_FILESIZE,
     MAY_WRITE,
     O_APPEND,
+    O_WRONLY,
     PATH_MAX,
     S_IFMT,
     S_IFSOCK,
@@ -408,14 +409,19 @@ def sys_lseek(task: Task, fd: int, offset: int, whence: int) -> int:
 
 
 def do_truncate(task: Task, inode: Inode, length: int) -> None:
-    """Set the length, as far as RLIMIT_FSIZE allows (inode_newsize_ok). Raises EFBIG with SIGXFSZ."""
+    """Set the length. Raises EFBIG with SIGXFSZ."""
+    newsize_ok(task, inode, length)
+    remove_suid(task, inode)
+    inode.truncate(length)
+
+
+def newsize_ok(task: Task, inode: Inode, length: int) -> None:
+    """May the file become so long? (inode_newsize_ok) Raises EFBIG with SIGXFSZ above RLIMIT_FSIZE."""
     if length > inode.i_size:
         limit = task.rlim[RLIMIT_FSIZE][0] if task.rlim else RLIM_INFINITY
         if limit != RLIM_INFINITY and length > limit:
             send_sigxfsz(task)
             raise Errno(errno.EFBIG)
-    remove_suid(task, inode)
-    inode.truncate(length)
 
 
 def sys_truncate(task: Task, path: int, length: int) -> int:
@@ -433,6 +439,10 @@ def sys_truncate(task: Task, path: int, length: int) -> int:
     inode_permission(task, inode, MAY_WRITE)
     if inode.i_writecount < 0:
         raise Errno(errno.ETXTBSY)
+    if inode.i_flctx is not None and inode.i_flctx.leases:
+        from guest.sys_lease import break_lease
+
+        break_lease(task, inode, O_WRONLY)
     do_truncate(task, inode, length)
     return 0
 

@@ -190,6 +190,10 @@ def sys_fcntl(task: Task, fd: int, cmd: int, arg: int) -> int:
         return setfl(task, file, task.kernel.vfs.abi.flags_in(arg & 0xFFFFFFFF))
     if cmd in (F_GETLK, F_SETLK, F_SETLKW, F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW):
         return fcntl_lock(task, file, cmd, arg)
+    if cmd in (F_SETLEASE, F_GETLEASE):
+        from guest.sys_lease import fcntl_getlease, fcntl_setlease
+
+        return fcntl_getlease(file) if cmd == F_GETLEASE else fcntl_setlease(task, fd, file, arg)
     return do_fcntl(task, file, cmd, arg)
 
 
@@ -224,8 +228,6 @@ def do_fcntl(task: Task, file: OpenFile, cmd: int, arg: int) -> int:
         return 0
     if cmd == F_GET_SEALS:
         return memfd_get_seals(file)
-    if cmd == F_GETLEASE:
-        return 2  # F_UNLCK
     raise Errno(errno.EINVAL)
 
 
@@ -345,7 +347,7 @@ CALLS = (
     Call("dup", sys_dup, FULL, ""),
     Call("dup2", sys_dup2, FULL, ""),
     Call("dup3", sys_dup3, FULL, ""),
-    Call("fcntl", sys_fcntl, PARTIAL, "F_SETOWN is remembered, no signal is sent; no leases, no F_NOTIFY"),
+    Call("fcntl", sys_fcntl, PARTIAL, "F_SETOWN is remembered; signals are sent for leases only"),
     Call("ioctl", sys_ioctl, PARTIAL, "terminals, FIONREAD, FIONBIO, FIOCLEX; others as the file kind refuses them"),
     Call("pipe", sys_pipe, FULL, ""),
     Call("pipe2", sys_pipe2, FULL, ""),

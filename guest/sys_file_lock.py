@@ -47,6 +47,7 @@ class LockContext:
     def __init__(self) -> None:
         self.posix: list[Lock] = []
         self.flock: list[Lock] = []
+        self.leases: list[Any] = []  # sys_lease.py's
         self.queue = WaitQueue("file lock")
 
     def conflict(self, owner: Any, kind: int, start: int, end: int) -> Lock | None:
@@ -83,6 +84,8 @@ class LockContext:
 
     def remove_file(self, file: OpenFile) -> None:
         """locks_remove_file(): the open file is gone."""
+        for lease in [lease for lease in self.leases if lease.file is file]:
+            lease.modify(F_UNLCK)
         self.flock = [lock for lock in self.flock if lock.owner is not file]
         self.remove_posix(file)
         self.queue.wake_all()

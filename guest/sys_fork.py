@@ -206,13 +206,33 @@ def sys_kcmp(task: Task, pid1: int, pid2: int, kind: int, idx1: int, idx2: int) 
     elif kind in (1, 2, 3, 4):
         name = ("mm", "files", "fs", "sighand")[kind - 1]
         pair = getattr(first, name), getattr(second, name)
-    elif kind in (5, 6):
-        return 0  # no I/O contexts, no System V semaphores
+    elif kind == 5:
+        return 0  # no I/O contexts
+    elif kind == 6:
+        pair = first.sem_undo, second.sem_undo
+    elif kind == 7:
+        pair = _epoll_pair(task, first, second, s32(idx1), idx2)
     else:
-        raise Errno(errno.EINVAL if kind != 7 else errno.EOPNOTSUPP)
+        raise Errno(errno.EINVAL)
     if pair[0] is pair[1]:
         return 0
     return 1 if first.pid < second.pid else 2
+
+
+def _epoll_pair(task: Task, first: Task, second: Task, fd: int, slot: int) -> tuple[object, object]:
+    """KCMP_EPOLL_TFD: an open file, and the one an epoll of `second` watches. Raises EFAULT, EBADF, EINVAL, ENOENT."""
+    from guest.sys_epoll import EventPoll
+
+    efd, tfd, skip = Struct("<3I").unpack(copy_from_user(task, slot, 12))
+    if first.files is None or second.files is None:
+        raise Errno(errno.EBADF)
+    file, epoll = first.files.get_raw(fd), second.files.get(s32(efd))
+    if not isinstance(epoll, EventPoll):
+        raise Errno(errno.EINVAL)
+    found = sorted((item for item in epoll.items if item.fd == tfd), key=lambda item: id(item.file))
+    if skip >= len(found):
+        raise Errno(errno.ENOENT)
+    return file, found[skip].file
 
 
 CALLS = (
@@ -225,5 +245,5 @@ CALLS = (
     Call("execveat", sys_execveat, FULL),
     Call("unshare", sys_unshare, PARTIAL, "one namespace of process ids, networks and clocks"),
     Call("setns", sys_setns, PARTIAL, "one namespace of process ids, networks and clocks"),
-    Call("kcmp", sys_kcmp, PARTIAL, "no KCMP_EPOLL_TFD"),
+    Call("kcmp", sys_kcmp, FULL),
 )

@@ -84,6 +84,10 @@ FAMILIES: dict[str, str] = {
         setitimer alarm
     """,
     "guest.sys_timer": "timer_create timer_settime timer_gettime timer_getoverrun timer_delete",
+    "guest.sys_timex": "adjtimex clock_adjtime",
+    "guest.sys_admin": """
+        syslog reboot swapon swapoff init_module finit_module delete_module pivot_root ustat
+    """,
     "guest.sys_cred": """
         getuid geteuid getgid getegid setuid setreuid setresuid getresuid setgid setregid setresgid getresgid
         setfsuid setfsgid getgroups setgroups capget capset

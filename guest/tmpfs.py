@@ -260,11 +260,15 @@ class TmpfsInode(Inode):
         self.i_mtime = self.i_ctime = self.i_sb.kernel.vfs.now()
 
     def fallocate(self, task: Task, mode: int, offset: int, length: int) -> None:
-        """shmem_fallocate(). Raises EOPNOTSUPP, ENOSPC."""
+        """shmem_fallocate(). Raises EOPNOTSUPP, ENOSPC, EFBIG."""
         if mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE):
             raise Errno(errno.EOPNOTSUPP)
         if self.i_mapping is None:
             raise Errno(errno.ENODEV)
+        if not mode & FALLOC_FL_PUNCH_HOLE:
+            from guest.sys_file import newsize_ok
+
+            newsize_ok(task, self, offset + length)  # with FALLOC_FL_KEEP_SIZE too
         shmem_fallocate(self.i_mapping, mode, offset, length)
         self.i_ctime = self.i_sb.kernel.vfs.now()
 

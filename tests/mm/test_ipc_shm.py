@@ -9,8 +9,8 @@ from pages_world import READ, RW, WRITE, World
 
 from mm.errors import Errno
 from mm.ipc_shm import SHM_DEST, IpcNamespace, do_shm_rmid, exit_shm, shmget
-from mm.ipc_util import IPC_CREAT, IPC_EXCL
 from mm.ipc_shmat import SHM_RDONLY, SHM_REMAP, SHM_RND, do_shmat, shmdt
+from mm.ipc_util import IPC_CREAT, IPC_EXCL
 from mm.mprotect import do_mprotect
 
 
