@@ -23,6 +23,15 @@ async function unpack() {
   return { head, words: new Uint32Array(buffer, 4 + length) };
 }
 
+// What is worked out of the state, and the objects it rests on: most events leave the areas alone.
+const RESTS_ON = {
+  areas: ["area", "space"],
+  frames: ["leaf", "space"],
+  residence: ["leaf", "space"],
+  tables: ["table"],
+  tasks: ["task"],
+};
+
 class Run {
   constructor({ head, words }) {
     this.head = head;
@@ -150,7 +159,16 @@ class Run {
       memHigh[cell[i]] = this.oldHigh[i];
     }
     this.at = n;
-    this._cache.clear();
+    this._forget(Math.min(here, there), Math.max(here, there));
+  }
+
+  /** Drop what was worked out, if it rests on a kind of object that the writes [first, last) touch. */
+  _forget(first, last) {
+    const touched = new Set();
+    for (let i = first; i < last; i++) touched.add(this.objectKinds[this._ownerKind[this.cell[i]]]);
+    for (const key of this._cache.keys()) {
+      if (RESTS_ON[key.split(" ")[0]].some((what) => touched.has(what))) this._cache.delete(key);
+    }
   }
 
   cellValue(cell) {

@@ -27,6 +27,8 @@ class SpaceView {
     const { run } = this.app;
     const areas = run.areas(this.space);
     const page = run.pageSize;
+    if (this._measured && this._measured.areas === areas && this._measured.folded === this.folded) return this.pieces;
+    this._measured = { areas, folded: this.folded };
     const pieces = [];
     if (!areas.length) return pieces;
     const used = areas.reduce((sum, area) => sum + (area.end - area.start) / page, 0);
