@@ -221,7 +221,7 @@ def tree_lines(a: State, b: State) -> Iterator[str]:
         if old.parent != area.parent:
             changes.append(f"child of {_parent(area)}, was of {_parent(old)}")
         if old.gap != area.gap:
-            changes.append(f"gap {draw.rough_size(area.gap)}, was {draw.rough_size(old.gap)}")
+            changes.append(f"gap {draw.size_text(area.gap)}, was {draw.size_text(old.gap)}")
         if changes:
             yield f"~ {area.start:012x} {'; '.join(changes)}"
 
@@ -295,7 +295,8 @@ def diff_text(a: State, b: State, colour: bool = False) -> str:
 
 def diff_svg(a: State, b: State) -> str:
     """Both memory maps side by side, an area a row: green where it is new, red where it went, yellow where changed."""
-    width, row = 420, 20
+    row = 20
+    width = max([200, *(16 + draw.svg_width(area.text()) for area in (*a.areas, *b.areas))])
     body = [draw.svg_text(10, 18, "A"), draw.svg_text(width + 30, 18, "B")]
     y = 28
     for pair in pairs(a, b):
@@ -307,7 +308,7 @@ def diff_svg(a: State, b: State) -> str:
             body.append(
                 f'<rect x="{x}" y="{y}" width="{width}" height="{row - 4}" fill="{FILLS[mark]}" stroke="#888"/>'
             )
-            body.append(draw.svg_text(x + 6, y + 12, area.text()[:66]))
+            body.append(draw.svg_text(x + 6, y + 12, area.text()))
         if pair[0] is not None and pair[1] is not None:
             line = f'<line x1="{10 + width}" y1="{y + 8}" x2="{30 + width}" y2="{y + 8}" stroke="#888"/>'
             body.append(line)

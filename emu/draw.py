@@ -19,6 +19,8 @@ BLACK_NODE = "1"  # a black node of the tree: bold, since black on a dark termin
 # Fill colours of areas by what they allow: code, data, constants, nothing.
 FILLS = {"x": "#c6dbef", "w": "#fdd0a2", "r": "#e5f5e0", "-": "#eeeeee"}
 
+CHARACTER = 6.8  # pixels: the widest that monospace letters of 11 pixels are
+
 
 def paint(text: str, code: str, colour: bool) -> str:
     """`text` in an ANSI colour, when colours are wanted."""
@@ -102,6 +104,11 @@ def svg_document(width: int, height: int, body: list[str]) -> str:
         f'font-family="monospace" font-size="11"><rect width="{width}" height="{height}" fill="#fff"/>'
         f"{''.join(body)}</svg>"
     )
+
+
+def svg_width(text: str) -> int:
+    """Pixels that a line of text takes at most, in the documents' font."""
+    return int(len(text) * CHARACTER) + 1
 
 
 def svg_text(x: float, y: float, text: str, fill: str = "#000", anchor: str = "start") -> str:

@@ -103,6 +103,8 @@ class AddressSpace(View):
         """One bar an area, not to scale: height grows with the number of digits of the size; gaps are labelled."""
         body: list[str] = []
         y, below = 10.0, 0
+        labels = {vma: self._label(vma) for vma in draw.areas(self.mm)}
+        width = max([260, *(12 + draw.svg_width(label) for label in labels.values())])
         for vma in draw.areas(self.mm):
             gap = vma.vm_start - below
             if gap:
@@ -111,15 +113,19 @@ class AddressSpace(View):
             length = vma.vm_end - vma.vm_start
             height = 14 + 3 * max(0, length.bit_length() - 13)
             body.append(
-                f'<rect x="110" y="{y:g}" width="260" height="{height}" fill="{draw.fill_of(vma)}" stroke="#888"/>'
+                f'<rect x="110" y="{y:g}" width="{width}" height="{height}" fill="{draw.fill_of(vma)}" stroke="#888"/>'
             )
             body.append(draw.svg_text(106, y + 11, f"{vma.vm_start:x}", "#333", "end"))
-            label = f"{draw.permissions(vma)} {draw.size_text(length)} {draw.name_of(vma)}"
-            body.append(draw.svg_text(116, y + 11, label))
+            body.append(draw.svg_text(116, y + 11, labels[vma]))
             y += height
             below = vma.vm_end
         body.append(draw.svg_text(106, y + 11, f"{below:x}", "#333", "end"))
-        return draw.svg_document(510, int(y) + 20, body)
+        return draw.svg_document(130 + width, int(y) + 20, body)
+
+    @staticmethod
+    def _label(vma: VmAreaStruct) -> str:
+        """What stands in an area's bar."""
+        return f"{draw.permissions(vma)} {draw.size_text(vma.vm_end - vma.vm_start)} {draw.name_of(vma)}"
 
 
 class VmaTree(View):
