@@ -11,7 +11,7 @@ from geometry import PROJECT
 
 from emu.trace import ADDED, SCHEMA, VERSION, Trace, event_classes
 from guest.events import Exec, SyscallEnter
-from mm.events import Fault, VmaMerge
+from mm.events import Fault, PteSet, VmaMerge
 
 KERNEL = SimpleNamespace(
     clock=SimpleNamespace(now=1234),
@@ -90,6 +90,19 @@ def test_lines() -> None:
     assert read[2]["case"] == 4
     assert read[3]["args"][4] == 2**64 - 1
     assert read[4]["argv"][1] == "\udcff"
+
+
+def test_the_frequent_kinds_are_written_whole() -> None:
+    """Their lines are made by hand, and have every field of the event."""
+    lines: list[str] = []
+    trace = Trace(lines.append, MACHINE, {})
+    events = [PteSet(1, 0x1000, 2, 3), Fault(27, 0x1234, 6, "write", "anon", True, False, 0, True)]
+    for event in events:
+        trace(event)
+    for event, line in zip(events, lines[1:], strict=True):
+        written = json.loads(line)
+        assert set(written) == {"n", "time", "task", "kind"} | documented()[event.kind]
+        assert written | event.to_dict() == written
 
 
 def test_what_is_written_is_what_is_documented() -> None:

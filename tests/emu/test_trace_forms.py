@@ -252,3 +252,30 @@ def test_a_line_without_end_is_not_kept_in_memory() -> None:
     with pytest.raises(PagewalkError, match="line 2 is no event"):
         reader = Reader(io.BytesIO(HEADER.encode() + b"x" * (17 << 20)), "t")
         list(reader)
+
+
+def test_a_long_trace_shows_how_far_it_is(tmp_path: pathlib.Path) -> None:
+    """On a terminal, on standard error; what is written goes elsewhere."""
+    import os
+    import pty
+    import subprocess
+    import sys
+
+    path = tmp_path / "long"
+    with path.open("wb") as file:
+        file.writelines(lines(60_000))
+    master, slave = pty.openpty()
+    words = [sys.executable, "-m", "emu", "trace", str(path), "--to", "folded", "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(words, stderr=slave, cwd=PROJECT, env={**os.environ, "TERM": "xterm"})
+    os.close(slave)
+    shown = b""
+    try:
+        while piece := os.read(master, 65536):
+            shown += piece
+    except OSError:  # the other end is closed
+        pass
+    os.close(master)
+    assert process.wait(60) == 0
+    assert b"long" in shown
+    assert b"%" in shown
+    assert b"no end" in shown
