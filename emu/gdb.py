@@ -70,15 +70,15 @@ class Session:
 
     Args:
         options: of the command line; `options.gdb` is (port, suspend).
-        make: a new machine as the options describe, its program loaded.
+        make: makes a machine as the options describe, calls its argument (or None) with it, and loads the program.
     """
 
     def __init__(self, options: Options, make: Any) -> None:
         self.options = options
         self.shown = Shown()
 
-        def watched() -> Machine:
-            machine: Machine = make()
+        def watched(prepare: Any = None) -> Machine:
+            machine: Machine = make(prepare)
             self.shown.watch(machine)
             return machine
 
@@ -300,8 +300,10 @@ def debug(options: Options) -> int:
     """`pagewalk gdb`, and `pagewalk run -g`: the exit status."""
     observers: list[Any] = []
 
-    def make() -> Machine:
+    def make(prepare: Any) -> Machine:
         machine = cli.build(options)
+        if prepare is not None:
+            prepare(machine)
         if not observers and (options.strace is not None or options.trace is not None or options.stats):
             from emu.observe import Observers
 

@@ -22,7 +22,7 @@ SHOWN = 20  # faults
 
 
 class Faults:
-    """What was heard of page faults since the debugger came."""
+    """What was heard of page faults since the program began."""
 
     def __init__(self, machine: Any) -> None:
         self.last: list[Any] = []
@@ -107,21 +107,18 @@ def _pagetables(server: Server, arguments: list[str]) -> str:
 
 
 def _explain(server: Server, arguments: list[str]) -> str:
-    try:
-        from emu import explain  # type: ignore[attr-defined,unused-ignore]
-    except ImportError:
-        return "explain is not there in this version"
-    hook: Any = getattr(explain, "for_monitor", None)
-    if hook is None:
-        return "explain is not there for a debugger; use: pagewalk explain --last PROGRAM"
-    return str(hook(server.target.machine, server.session.faults, *(int(word, 0) for word in arguments)))
+    faults = server.session.faults
+    number = int(arguments[0], 0) if arguments else faults.total
+    if not 0 < number <= faults.total:
+        return f"there is no page fault {number}; monitor faults lists them"
+    return str(server.session.history.explain(number))
 
 
 def _faults(server: Server, _: list[str]) -> str:
     faults = server.session.faults
     if not faults.total:
-        return "no page fault since the debugger came"
-    lines = [f"{faults.total} page faults since the debugger came"]
+        return "no page fault yet"
+    lines = [f"{faults.total} page faults since the program began"]
     lines += [f"{count:8}  {kind}" for kind, count in sorted(faults.counts.items(), key=lambda item: -item[1])]
     lines.append(f"the last {len(faults.last)}:")
     for number, event in faults.last:

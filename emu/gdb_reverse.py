@@ -122,6 +122,27 @@ class History:
         self._position = position
         return [self._stop(reason)]
 
+    def explain(self, number: int) -> str:
+        """The N-th fault since the program began, told in steps: it happens once more, in a machine of its own."""
+        problem = self.obstacle()
+        if problem:
+            return f"no explanation: {problem}"
+        explainers: list[Any] = []
+        machine = self.session.make(lambda machine: explainers.append(machine.explain()))
+        try:
+            machine.breakpoints.exact = True
+            left = number
+
+            def arrived(event: Any) -> bool:
+                nonlocal left
+                left -= event.kind == "fault"
+                return bool(left == 0)
+
+            machine.run(until=arrived)
+            return str(explainers[0].last)
+        finally:
+            machine.close()
+
     def _stop(self, reason: str) -> Stop:
         session = self.session
         task = session.machine.kernel.current

@@ -103,7 +103,7 @@ def test_monitor(arch: str) -> None:
         "monitor faults", "monitor help", "monitor nonsense", "monitor vma rubbish", "kill",
     )  # fmt: skip
     said(text, r"r-xp .* /target", r"vm_flags 0x[0-9a-f]+ .*VM_EXEC", "pgd|root|\\[stack\\]", r"^physical 0x")
-    said(text, r"page faults since the debugger came", r"user exec at 0x", "monitor pagetables ADDR", "unknown command")
+    said(text, r"page faults since the program began", r"user exec at 0x", "monitor pagetables ADDR", "unknown command")
     said(text, "not an address: rubbish")
     run.end()
 
@@ -206,4 +206,14 @@ def test_interrupt_and_run_again(arch: str) -> None:
     run = Debugged(arch, "l", options=("-g", "0,suspend=n"))
     text = run.gdb("bt 1", "p counter >= 0", "kill")
     said(text, r"in run \(\)|run \(\) at", r"^\$1 = 1")
+    assert run.end()[0] == 137
+
+
+def test_monitor_explain(arch: str) -> None:
+    """The SIGSEGV at hand, told in steps; it happens again in a machine of its own, and here nothing changes."""
+    run = Debugged(arch, "s")
+    text = run.gdb(
+        "continue", "monitor explain", "p $_siginfo._sifields._sigfault.si_addr", "monitor explain 1", "kill"
+    )
+    said(text, "received signal SIGSEGV", "1234", "find_vma", "SEGV_MAPERR|SIGSEGV", r"^\$1 = .* 0x1234", "find_vma")
     assert run.end()[0] == 137
