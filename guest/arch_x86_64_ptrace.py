@@ -1,6 +1,6 @@
 """x86-64's registers as ptrace shows them: struct user_regs_struct, the FXSAVE image, the USER area (kernel/ptrace.c).
 
-There are no hardware breakpoints: addresses can be written to the debug registers, enabling one is refused.
+Debug registers stop a task at code, for which it runs one instruction at a time; for data there are no slots.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_GETFPREGS, PTRACE_SETFPREGS = 12, 13, 14,
 PTRACE_ARCH_PRCTL = 30
 USER_SIZE, U_DEBUGREG = 928, 848  # struct user
 DR6_RESERVED = 0xFFFF0FF0
-DR7_ENABLE = 0xFF
+DR_EXECUTE, _DR_WRITE, DR_IO, _DR_ACCESS = range(4)  # bits of DR7 for each
+_LENGTHS = (1, 2, 8, 4)  # bytes
 _REGS = Struct("<27Q")
 # struct user_regs_struct; None where the value is not a register of the CPU's file.
 _ORDER = (
@@ -55,6 +56,12 @@ _ORDER = (
     None, None, None, None, None, None,
 )  # fmt: skip
 _RAX, _ORIG_RAX, _CS, _EFLAGS, _SS, _FS_BASE, _GS_BASE = 10, 15, 17, 18, 20, 21, 22
+_BASES = {  # of arch_prctl: which base, and whether it is set
+    0x1001: (_GS_BASE, True),
+    0x1002: (_FS_BASE, True),
+    0x1003: (_FS_BASE, False),
+    0x1004: (_GS_BASE, False),
+}
 _RESTARTS = (ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK)
 
 
@@ -149,6 +156,8 @@ class X86Registers(UserRegisters):
         elif request in (PTRACE_SETREGS, PTRACE_SETFPREGS):
             note = NT_PRSTATUS if request == PTRACE_SETREGS else NT_PRFPREG
             self.put(child, note, copy_from_user(task, data, self.sets[note][1]))
+        elif request == PTRACE_ARCH_PRCTL:
+            self._arch_prctl(task, child, data, addr)
         else:
             return None
         return 0
@@ -171,13 +180,44 @@ class X86Registers(UserRegisters):
 
     @staticmethod
     def _set_debug_register(child: Task, number: int, value: int) -> None:
+        """ptrace_set_debugreg(): DR7 says which of the four are enabled, and DR6 which was reached last."""
         if number in (4, 5):
             raise Errno(errno.EIO)
         if number < 4 and value >= child.kernel.system.arch.task_size:
             raise Errno(errno.EINVAL)
-        if number == 7 and value & DR7_ENABLE:
-            raise Errno(errno.ENOSPC)  # what a CPU without a free slot says
         if number == 6:
             value ^= DR6_RESERVED
         before = child.debug_registers
-        child.debug_registers = (*before[:number], value, *before[number + 1 :])
+        registers = (*before[:number], value, *before[number + 1 :])
+        child.hw_breakpoints = _enabled(registers)
+        child.debug_registers = registers
+
+    @staticmethod
+    def _arch_prctl(task: Task, child: Task, option: int, addr: int) -> None:
+        """do_arch_prctl_64() for another task: the bases of FS and GS."""
+        if option not in _BASES:
+            raise Errno(errno.EINVAL)
+        index, write = _BASES[option]
+        view = child.kernel.arch.user_registers()
+        image = view.get(child, NT_PRSTATUS)
+        if not write:
+            copy_to_user(task, addr, image[8 * index : 8 * index + 8])
+            return
+        if addr >= child.kernel.system.arch.task_size:
+            raise Errno(errno.EPERM)
+        view.put(child, NT_PRSTATUS, addr.to_bytes(8, "little"), 8 * index)
+
+
+def _enabled(registers: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """ptrace_write_dr7(): the breakpoints DR7 enables. Raises Errno(EINVAL) for what no CPU has, ENOSPC for data."""
+    found = []
+    for number in range(4):
+        if not registers[7] >> 2 * number & 3:
+            continue
+        kind, length = registers[7] >> 16 + 4 * number & 3, _LENGTHS[registers[7] >> 18 + 4 * number & 3]
+        if kind == DR_IO or (kind == DR_EXECUTE and length != 1) or registers[number] & length - 1:
+            raise Errno(errno.EINVAL)
+        if kind != DR_EXECUTE:
+            raise Errno(errno.ENOSPC)  # what a CPU without a free slot says
+        found.append((number, registers[number]))
+    return tuple(found)

@@ -446,12 +446,17 @@ class Kernel:
 
     def wants_quantum(self) -> bool:
         """Whether a task that runs on must be interrupted: others wait, or a timer or sleep will end."""
-        return bool(self.run_queue) or self.timers.armed() or self.current.trace_step or self.clock.polls > POLLS
+        return bool(self.run_queue) or self.timers.armed() or self.clock.polls > POLLS or self._one_by_one()
+
+    def _one_by_one(self) -> bool:
+        """Whether every instruction of the running task may be the one a tracer waits for."""
+        task = self.current
+        return task.trace_step or bool(task.hw_breakpoints)
 
     def slice(self) -> int:
         """How many instructions the running task may execute before the kernel looks again."""
         task = self.current
-        if task.trace_step:
+        if task.trace_step or task.hw_breakpoints:
             task.step_from = (self.cpu.regs[self.arch.pc], task.min_flt + task.maj_flt)
             return 1
         count = self.quantum
@@ -474,6 +479,10 @@ class Kernel:
             from guest.ptrace_call import stepped
 
             stepped(self, task)
+        if task.hw_breakpoints:
+            from guest.ptrace_call import arrived
+
+            arrived(self, task)
         self.end_trap(task)
         if self.run_queue and task.state == TASK_RUNNING:
             task.nivcsw += 1

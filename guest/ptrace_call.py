@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from guest.events import SyscallEnter, SyscallExit
 from guest.ptrace import ENTRY, EVENT, EXEC, EXITING, LEAVE, PTRACE_EVENT_EXEC, goes_on, ptrace_event, syscall_stop
 from guest.sched import Block, Restart, TaskExit
-from guest.siginfo import SI_USER, SIGTRAP, TRAP_TRACE, kill_info
+from guest.siginfo import SI_USER, SIGTRAP, TRAP_HWBKPT, TRAP_TRACE, kill_info
 from guest.signal import force_sig_fault, force_sig_info, send_signal
 from guest.syscall_numbers import NAMES
 from mm.errors import Errno
@@ -156,6 +156,22 @@ def after_stop(kernel: Kernel, task: Task) -> bool:
     task.sigpending = True  # so that get_signal() looks, and goes on with the signal of a SIGNAL stop
     _to_user(kernel, task)
     return True
+
+
+def arrived(kernel: Kernel, task: Task) -> None:
+    """A task with hardware breakpoints ran for one instruction: its SIGTRAP if the next one is at one of them.
+
+    Not if the next one is the same again because it faulted. What a call or a signal leads to is not looked at.
+    """
+    pc = kernel.cpu.regs[kernel.arch.pc]
+    if pc == task.step_from[0] and (pc, task.min_flt + task.maj_flt) != task.step_from:
+        return
+    for number, address in task.hw_breakpoints:
+        if pc == address:
+            status = 1 << number
+            task.debug_registers = (*task.debug_registers[:6], status, task.debug_registers[7])
+            force_sig_fault(task, SIGTRAP, TRAP_HWBKPT, pc)
+            return
 
 
 def stepped(kernel: Kernel, task: Task) -> None:

@@ -289,6 +289,6 @@ CALLS = (
         "ptrace",
         sys_ptrace,
         PARTIAL,
-        "no hardware breakpoints, no PTRACE_SINGLEBLOCK, no seccomp, no PTRACE_ARCH_PRCTL",
+        "hardware breakpoints on x86-64's code only, no PTRACE_SINGLEBLOCK, no seccomp",
     ),
 )

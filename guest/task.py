@@ -192,6 +192,7 @@ class Task(TaskStruct):
     orig_nr: int | None = None  # number of the call it is in, signed
     trace_result = 0  # what a call that does not exist returns
     debug_registers: tuple[int, ...] = (0,) * 8
+    hw_breakpoints: tuple[tuple[int, int], ...] = ()  # those of them that are enabled: number, address of code
 
     def __init__(self, kernel: Kernel, pid: int) -> None:
         super().__init__(kernel.system)

@@ -642,6 +642,61 @@ static void trace_me_twice(void)
 	leave(0);
 }
 
+#ifdef __x86_64__
+/* Hardware breakpoints on code: what may be written to the registers, and stops at a function called three times. */
+static NOINLINE void target(void) { asm volatile("nop" ::: "memory"); }
+static void target_child(void)
+{
+	pid_t child;
+
+	trace_me();
+	target();
+	target();
+	child = fork();
+	if (!child) {
+		target(); /* it has no breakpoints */
+		leave(0);
+	}
+	waitpid(child, NULL, 0);
+	target();
+	leave(5);
+}
+static void debug_registers(void)
+{
+	static const ulong values[] = { 1, 2ul << 24 | 0x10, 13ul << 24 | 0x10, 4ul << 16 | 1, 0 };
+	ulong bases[2] = { 0, 0 };
+
+	say("-- debug registers\n");
+	start(target_child);
+	wait_show("start", first, 0);
+	act("dr0", ptrace(POKEUSER, first, DEBUGREG(0), 1));
+	act("dr2", ptrace(POKEUSER, first, DEBUGREG(2), 7));
+	for (int i = 0; i < 5; i++) {
+		say("dr7 %x ", values[i]);
+		act("poked", ptrace(POKEUSER, first, DEBUGREG(7), values[i]));
+		act("dr0 of the kernel", ptrace(POKEUSER, first, DEBUGREG(0), 0xffff800000000000));
+		say("dr7 %x dr0 %x\n", peek(PEEKUSER, first, (void *)DEBUGREG(7)), peek(PEEKUSER, first, (void *)DEBUGREG(0)));
+	}
+	act("dr3", ptrace(POKEUSER, first, DEBUGREG(3), target));
+	act("dr7", ptrace(POKEUSER, first, DEBUGREG(7), 0x40));
+	for (int i = 0; i < 4; i++) { /* the third stop is for SIGCHLD */
+		ptrace(CONT, first, 0, 0);
+		wait_show("stop", first, 0);
+		say("there %d dr6 %x\n", (long)(peek(PEEKUSER, first, (void *)128) == (long)target),
+		    peek(PEEKUSER, first, (void *)DEBUGREG(6)));
+	}
+	act("set gs", ptrace(30, first, 0x7000, 0x1001));
+	act("get gs", ptrace(30, first, bases, 0x1004));
+	act("get fs", ptrace(30, first, bases + 1, 0x1003));
+	act("set fs of the kernel", ptrace(30, first, 0xffff800000000000, 0x1002));
+	act("no such base", ptrace(30, first, bases, 0x99));
+	say("gs %x fs %x\n", bases[0], bases[1]);
+	act("dr7", ptrace(POKEUSER, first, DEBUGREG(7), 0));
+	ptrace(CONT, first, 0, 0);
+	wait_show("end", first, 0);
+}
+#endif
+
 static int run(void)
 {
 	if (arguments[1]) {
@@ -665,5 +720,8 @@ static int run(void)
 	tracer_ends(0);
 	tracer_ends(1);
 	sets();
+#ifdef __x86_64__
+	debug_registers();
+#endif
 	return 0;
 }
