@@ -99,8 +99,8 @@ class Strace:
         texts = strace_calls.argument_texts(call, on_entry=False)[len(pending.shown) :]
         mark = " (INJECTED)" if event.injected else ""
         result = f"= {strace_calls.shown_result(call)}{mark}"
-        self.decoded = f"{call.name}({', '.join(pending.shown + texts)}) {result}"
-        self._end(f"{', '.join(texts)}) ", result)
+        self.decoded = f"{call.name}({strace_calls.joined(pending.shown + texts)}) {result}"
+        self._end(f"{strace_calls.joined(texts)}) ", result)
         if self._ignored:
             self._show_ignored(event.pid)
 

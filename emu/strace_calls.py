@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from emu import strace_constants as k
 from emu import strace_structs as s
-from emu.strace_more import CAP_NAMES, MORE_CALLS, MORE_RESULTS
+from emu.strace_more import CAP_NAMES, MORE_CALLS, MORE_RESULTS, show_clone_args
 from emu.strace_net import NET_SPECIAL
 from emu.strace_rare import RARE_SPECIAL, sigmask_argument, wake_op_text
 from emu.strace_termios import termios_body
@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 out = Out
 MAP_HUGETLB = 0x40000
+CLONE_PARENT_SETTID = 0x100000
+GLUED = (" =>", ", ")  # how a text begins that brings its own mark
 DUMPABLE = {0: "SUID_DUMP_DISABLE", 1: "SUID_DUMP_USER", 2: "SUID_DUMP_ROOT"}
 FUTEX_COMMAND = 0xFFFFFE7F  # without PRIVATE and CLOCK_REALTIME
 
@@ -452,6 +454,9 @@ def clone_arguments(call: Syscall) -> list[str]:
     """clone, whose arguments strace names; the child's tid word only where it is used."""
     bits, stack = call.args[0], call.args[1]
     names = [name for bit, name in k.CLONE.items() if bits & bit & ~0xFF]
+    rest = bits & ~0xFF & ~sum(k.CLONE)
+    if rest:
+        names.append(hex(rest))
     if bits & 0xFF:
         names.append(signal_name(bits & 0xFF))
     shown = [f"child_stack={show_pointer(call, stack)}", f"flags={'|'.join(names) or '0'}"]
@@ -469,6 +474,18 @@ def clone_tid(call: Syscall, address: int) -> str:
     return s.filled(4, s.int_body)(call, address)
 
 
+def clone3_arguments(call: Syscall) -> list[str]:
+    """clone3: the structure, then the parent's tid word where the call filled it, then the size."""
+    size, args = call.args[1], call.args[0]
+    shown = show_clone_args(call, args)
+    data = call.read(args, 64) if size >= 64 else None
+    if data is None or not int.from_bytes(data[:8], "little") & CLONE_PARENT_SETTID:
+        return [shown, str(size)]
+    parent_tid = int.from_bytes(data[24:32], "little")
+    filled = "" if call.failed else f" => {{parent_tid={s.pointed(4, s.int_body)(call, parent_tid)}}}"
+    return [shown, f"{filled}, {size}"]
+
+
 def sigreturn_arguments(call: Syscall) -> list[str]:
     """rt_sigreturn has no arguments; shown is the signal mask in the frame it returns through."""
     data = call.read(call.sp + call.abi.SIGFRAME_MASK, 8)
@@ -480,6 +497,7 @@ SPECIAL: dict[str, tuple[int, Callable[[Syscall], list[str]]]] = {
     **NET_SPECIAL,
     **RARE_SPECIAL,
     "clone": (2, clone_arguments),
+    "clone3": (1, clone3_arguments),
     "rt_sigreturn": (1, sigreturn_arguments),
 }
 
@@ -521,7 +539,9 @@ def argument_texts(call: Syscall, on_entry: bool) -> list[str]:
     if special is not None:
         ready, function = special
         shown = function(call)
-        return [*shown[:ready], ""] if on_entry and len(shown) > ready else shown
+        if not on_entry or len(shown) <= ready:
+            return shown
+        return shown[:ready] if shown[ready].startswith(GLUED) else [*shown[:ready], ""]
     params = mremap_params(call) if call.name == "mremap" else CALLS.get(call.name)
     if params is None:
         return [show_hex(call, value) for value in call.args]
@@ -535,6 +555,14 @@ def argument_texts(call: Syscall, on_entry: bool) -> list[str]:
             break
         shown.append(text)
     return shown
+
+
+def joined(texts: list[str]) -> str:
+    """Arguments with commas between them; what begins with a mark of its own goes without."""
+    out = ""
+    for index, text in enumerate(texts):
+        out += text if index == 0 or text.startswith(GLUED) else f", {text}"
+    return out
 
 
 def shown_result(call: Syscall) -> str:

@@ -331,7 +331,6 @@ MORE_CALLS: dict[str, Params] = {
     "ioprio_set": (INT, INT, HEX),
     "getcpu": (INT_OUT, INT_OUT, POINTER),
     "membarrier": (choice(MEMBARRIER, "MEMBARRIER_CMD_???"), flags(MEMBARRIER_FLAGS, "MEMBARRIER_???"), membarrier_cpu),
-    "clone3": (show_clone_args, SIZE),
     "waitid": (choice(k.WAITID, "P_???"), INT, Out(SIGINFO), flags(k.WAIT, "W???"), Out(s.filled(144, s.rusage_body))),
     "rt_sigtimedwait": (sized_sigset(3), Out(SIGINFO), s.show_timespec, SIZE),
     "rt_sigqueueinfo": (INT, show_signal, s.pointed(128, siginfo_body)),

@@ -247,6 +247,18 @@ def test_clone_names_its_arguments() -> None:
         )
 
 
+def test_clone3_shows_the_tid_it_stored(tracee: Tracee) -> None:
+    word = tracee.put(bytes(4))
+    args = tracee.put(struct.pack("<8Q", 0x100000, 0, 0, word, 17, 0, 0, 0))
+    line = tracee.line("clone3", args, 64, result=28, fill=(word, struct.pack("<i", 28)))
+    assert line == (
+        f"clone3({{flags=CLONE_PARENT_SETTID, parent_tid={word:#x}, exit_signal=SIGCHLD, stack=NULL, stack_size=0}}"
+        " => {parent_tid=[28]}, 64) = 28"
+    )
+    assert tracee.strace.decoded == line
+    assert tracee.line("clone3", args, 64, result=-11).endswith(", 64) = -1 EAGAIN (Resource temporarily unavailable)")
+
+
 def test_exec_of_the_first_program(tracee: Tracee) -> None:
     stack = tracee.put(struct.pack("<6Q", 1, 0x100, 0, 0x200, 0x300, 0))
     tracee.strace(Exec(PID, "/t", ["./t"], 0x401000, stack))
