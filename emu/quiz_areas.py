@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from emu.quiz_state import State
     from mm.types import VmAreaStruct
 
-PROTS = {PROT_NONE: "PROT_NONE", PROT_READ: "PROT_READ", PROT_READ | PROT_WRITE: "PROT_READ|PROT_WRITE"}
-PROTS[PROT_READ | PROT_EXEC] = "PROT_READ|PROT_EXEC"
+PROTS = (PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE, PROT_READ | PROT_EXEC)
 LEGEND = [
     "ac: VM_ACCOUNT, which a private area gets when it may be written to, and then keeps.",
     "pgoff is the address's page number where none is shown.",
@@ -183,7 +182,7 @@ class Call:
         if last <= first:
             last = first + 1
         self.start, self.end = vma.vm_start + first * self.page, vma.vm_start + last * self.page
-        self.prot = rng.choice(list(PROTS))
+        self.prot = self._prot(vma, rng)
         low = min(vma.vm_start, self.start)
         self.low, self.high = self._around(low, max(vma.vm_end, self.end))
         self.before = self._lines()
@@ -200,6 +199,7 @@ class Call:
             vma
             for vma in areas
             if vma.vm_ops is None
+            and vma.vm_start > FIXED
             and not vma.vm_flags & (VM_GROWSDOWN | VM_SPECIAL)
             and 1 < (vma.vm_end - vma.vm_start) // self.page <= 64
         ]
@@ -208,9 +208,21 @@ class Call:
         prot = PROT_READ | PROT_WRITE
         start = vm_mmap(self.state.mm, None, 0, 9 * self.page, prot, MAP_PRIVATE | MAP_ANONYMOUS, 0)
         if rng.random() < 0.7:  # three areas side by side
-            for number, part in enumerate(rng.sample(list(PROTS), 3)):
+            first, second, third = rng.sample(PROTS, 3)
+            for number, part in enumerate((first, second, rng.choice((first, first, third)))):
                 do_mprotect_pkey(self.state.mm, start + 3 * number * self.page, 3 * self.page, part)
         return next(vma for vma in self.state.areas() if vma.vm_start <= start + 4 * self.page < vma.vm_end)
+
+    def _prot(self, vma: VmAreaStruct, rng: Random) -> int:
+        """A protection: often that of an area that touches, so that something is to be merged."""
+        areas = self.state.areas()
+        near = [area for area in areas if area.vm_end == vma.vm_start or area.vm_start == vma.vm_end]
+        wanted = [draw.permissions(area) for area in near if area.vm_ops is None]
+        if wanted and rng.random() < 0.75:
+            words = rng.choice(wanted)
+            bits = zip((PROT_READ, PROT_WRITE, PROT_EXEC), words[:3], strict=True)
+            return sum(bit for bit, letter in bits if letter != "-")
+        return rng.choice(PROTS)
 
     def _around(self, low: int, high: int) -> tuple[int, int]:
         """The range of the neighbours that touch."""
@@ -253,14 +265,19 @@ class Call:
             return True
         return False
 
+    def prot_words(self) -> str:
+        """PROT_* as a program writes them."""
+        names = ((PROT_READ, "PROT_READ"), (PROT_WRITE, "PROT_WRITE"), (PROT_EXEC, "PROT_EXEC"))
+        return "|".join(name for bit, name in names if self.prot & bit) or "PROT_NONE"
+
     def words(self) -> str:
         """The call as a program writes it."""
         length = f"{self.end - self.start:#x}"
         if self.kind == "mprotect":
-            return f"mprotect({self.start:#x}, {length}, {PROTS[self.prot]})"
+            return f"mprotect({self.start:#x}, {length}, {self.prot_words()})"
         if self.kind == "munmap":
             return f"munmap({self.start:#x}, {length})"
-        return f"mmap({self.start:#x}, {length}, {PROTS[self.prot]}, MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED, -1, 0)"
+        return f"mmap({self.start:#x}, {length}, {self.prot_words()}, MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED, -1, 0)"
 
 
 def show(lines: list[Line]) -> str:
@@ -327,6 +344,8 @@ def merge_case(state: State, rng: Random) -> Question | None:
     if call.refused or len(call.cases) > 1:
         return None
     answer = call.cases[0] if call.cases else 0
+    if not answer and rng.random() < 0.8:
+        return None  # most calls merge nothing: that would be too easy to guess
     asked = (
         f"The program calls {call.words()}. Which case of vma_merge() is it, 1 to 8? (0: none of them merges anything.)"
     )

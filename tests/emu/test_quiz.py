@@ -194,6 +194,7 @@ def states() -> list[State]:
 
 def test_every_answer_is_right_and_the_others_are_wrong(states: list[State]) -> None:
     kinds: dict[str, int] = {}
+    cases: set[Any] = set()
     for seed in range(900):
         rng = Random(seed)
         state = states[seed % len(states)]
@@ -203,6 +204,7 @@ def test_every_answer_is_right_and_the_others_are_wrong(states: list[State]) -> 
             continue
         kinds[q.kind] = kinds.get(q.kind, 0) + 1
         assert q.topic == topic
+        cases |= {q.answer} if q.kind == "merge_case" else set()
         if q.kind == "maps_after":
             again_maps(q, state)
         elif q.kind == "area_count":
@@ -218,6 +220,7 @@ def test_every_answer_is_right_and_the_others_are_wrong(states: list[State]) -> 
         else:
             assert q.check(q.right_answer()) and q.check(str(q.answer) if q.base == 10 else f"{q.answer:X}")
             assert not q.check(hex(q.answer + 1)) and not q.check("")
+    assert len(cases) >= 7, cases
     assert set(kinds) == {*AGAIN, "maps_after", "area_count"}
     assert all(count >= 5 for count in kinds.values()), kinds
 
