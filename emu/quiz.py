@@ -11,6 +11,7 @@ what happened.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from random import Random
@@ -36,7 +37,8 @@ def questions(seed: int, topic: str | None = None) -> Iterator[Question]:
     rng = Random(seed)
     asked: set[str] = set()
     while True:
-        state = random_state(rng, rng.getrandbits(32) if seed else rng.getrandbits(31))
+        gc.collect()  # the machines before: an engine has a GiB of address space
+        state = random_state(rng, rng.getrandbits(32))
         made = 0
         for _ in range(6 * QUESTIONS_A_STATE):
             question = make(state, rng, topic)
