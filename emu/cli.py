@@ -177,6 +177,7 @@ def build(options: Options, **changes: Any) -> Machine:
         seed=options.seed,
         quantum=options.quantum,
         clock=options.clock,
+        net=options.net,
         algorithm={algorithm.name: algorithm.function for algorithm in options.algorithms},
         judge=options.judge,
         **changes,

@@ -100,6 +100,7 @@ class Machine:
         quantum: instructions a task may run while others wait; None: the kernel's.
         seed: of everything random but addresses; not 0: of the order of runnable tasks and their slices too.
         clock: "virtual", which repeats itself in every run, or "host".
+        net: "internal", or "host-loopback": sockets are the host's, on 127.0.0.1 and ::1 only.
         algorithm: functions in the place of ours, by their slot of mm.ops: {"find_vma": mine} (emu/algorithm.py).
         judge: run ours beside them; the first different outcome raises `emu.judge.Divergence`.
 
@@ -131,6 +132,7 @@ class Machine:
         quantum: int | None = None,
         seed: int = 0,
         clock: str = "virtual",
+        net: str = "internal",
         algorithm: dict[str, Any] | None = None,
         judge: bool = False,
     ) -> None:
@@ -146,7 +148,7 @@ class Machine:
         self.config = Config(
             root=root, rw=rw, mounts=tuple(mounts), env=env or {}, uid=uid, gid=gid, aslr=aslr, stack=stack, seed=seed,
             stdin="inherit" if stdin is None else stdin, stdout=stdout, stderr=stderr, prefix=prefix,
-            clock=clock,
+            clock=clock, net=net,
         )  # fmt: skip
         self.instructions: int | None = None  # executed so far, where the run was counted from its start
         self._listeners: list[tuple[Callable[[Any], None], tuple[str, ...]]] = []

@@ -38,6 +38,7 @@ class Options:
         self.seed = 0
         self.quantum: int | None = None
         self.clock = "virtual"
+        self.net = "internal"
         self.strace: str | None = None  # "" is standard error
         self.trace: str | None = None
         self.stats = False
@@ -256,6 +257,14 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
             ),
             switch("--la57", "la57", "five-level page tables (x86-64)"),
             Option(("--ram",), "ram", "SIZE", ram_size, "a size like 512M", "guest memory [1G], host's as touched"),
+            Option(
+                ("--net",),
+                "net",
+                "internal|host-loopback",
+                one_of("internal", "host-loopback"),
+                "internal or host-loopback",
+                "sockets among the guest's programs, or with 127.0.0.1 and ::1 of the host [internal]",
+            ),
             Option(("--cpu",), "cpu", "MODEL", str, "a CPU model", "CPU model; `--cpu help` lists them"),
         ),
     ),

@@ -21,6 +21,7 @@ class Config:
         self.hostname = "(none)"
         self.seed = 0  # of everything random but the address space; not 0: of the order tasks run in as well
         self.clock = "virtual"  # or "host"
+        self.net = "internal"  # or "host-loopback": sockets reach 127.0.0.1 of the host
         self.stdin: Any = None  # host fd, bytes, or None: what FILES makes of it
         self.stdout: Any = "inherit"
         self.stderr: Any = "inherit"

@@ -75,8 +75,11 @@ def _poll_host(kernel: Kernel, queues: list[HostWait], timeout: float | None) ->
     poller = select.poll()
     if kernel.interrupt_fd >= 0:
         poller.register(kernel.interrupt_fd, select.POLLIN)
+    events: dict[int, int] = {}
     for queue in queues:
-        poller.register(queue.fd, select.POLLOUT if queue.write else select.POLLIN)
+        events[queue.fd] = events.get(queue.fd, 0) | (select.POLLOUT if queue.write else select.POLLIN)
+    for fd, wanted in events.items():
+        poller.register(fd, wanted)
     milliseconds = None if timeout is None else -int(-timeout * 1000 // 1)  # rounded up: not back before it is time
     ready = {fd for fd, _ in poller.poll(milliseconds)}
     if kernel.interrupt_fd in ready:

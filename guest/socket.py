@@ -76,6 +76,7 @@ class Net:
         self.ports: dict[tuple[str, int], list[Any]] = {}  # ("tcp" or "udp", port): bound sockets
         self.time_wait: dict[int, int] = {}  # TCP port: until when (ns) it lingers
         self.next_port = 32768
+        self.host_sockets: set[Any] = set()  # the host's, with --net host-loopback
 
 
 def net_of(kernel: Kernel) -> Net:

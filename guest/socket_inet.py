@@ -61,6 +61,11 @@ _TCP_INFO = 104
 
 def inet_create(net: Net, task: Task, family: int, kind: int, protocol: int) -> Sock:
     """The socket for family, type and protocol (also inet6_create()). ESOCKTNOSUPPORT, EPROTONOSUPPORT, EPERM."""
+    host = task.kernel.config.net == "host-loopback"
+    if host and (kind, protocol) in ((SOCK_STREAM, 0), (SOCK_STREAM, 6), (SOCK_DGRAM, 0), (SOCK_DGRAM, 17)):
+        from guest.socket_host import HostSock
+
+        return HostSock(net, kind, family)
     if kind == SOCK_STREAM and protocol in (0, IPPROTO_TCP):
         from guest.socket_tcp import TcpSock
 

@@ -327,6 +327,9 @@ class Vfs:
         """The machine stops: terminal settings and host descriptors go back."""
         if self.tty is not None:
             self.tty.restore()
+        if self.net is not None:
+            for sk in tuple(self.net.host_sockets):
+                sk.release()
         for mount in (*self.mounts, *self.internal.values()):
             if isinstance(mount.mnt_sb, HostSuper):
                 mount.mnt_sb.close()
