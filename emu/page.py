@@ -53,11 +53,15 @@ def is_trace(path: str) -> bool:
 
 
 def read_trace(path: str) -> Recorder:
-    """Take in a whole trace. Raises PagewalkError."""
+    """Take in a whole trace; of one whose run was killed, all but the broken last line. Raises PagewalkError."""
     recorder = Recorder()
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
-            recorder.line(line)
+            try:
+                recorder.line(line)
+            except PagewalkError:
+                if line.endswith("\n"):
+                    raise
     return recorder
 
 

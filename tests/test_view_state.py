@@ -128,6 +128,14 @@ def test_a_trace_file_gives_the_same(tmp_path: pathlib.Path, capfd: pytest.Captu
     assert (tmp_path / "t.html").stat().st_size > 50_000
 
 
+def test_a_trace_that_breaks_off(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "t"
+    text = "\n".join(trace(50)) + "\n"
+    file.write_text(text[:-20])
+    whole = len(text.splitlines()) - 1
+    assert len(page.read_trace(str(file)).kind) == whole - 1
+
+
 def test_names_of_areas() -> None:
     recorder, _ = followed("aarch64-16k", "filemap")
     names = {name for name in recorder.state.strings.texts if name.startswith(("/", "["))}
