@@ -335,8 +335,10 @@ class Run {
 
   /** The frame an entry names: bits 12 to 47 are its physical address, inverted where the CPU must not guess at it. */
   frame(low, high) {
+    const pages = this.pageBytes(low, high) / this.pageSize; // a huge page begins at a multiple of its size
     if (this.arch.inverted(low, high)) [low, high] = [~low, ~high];
-    return Math.floor(((high & 0xffff) * WORD + ((low & 0xfffff000) >>> 0)) / this.pageSize);
+    const frame = Math.floor(((high & 0xffff) * WORD + ((low & 0xfffff000) >>> 0)) / this.pageSize);
+    return frame - (frame % pages);
   }
 
   /** What a page is: "absent" (an entry that maps nothing now), "zero", "shared", "dirty", "clean". */

@@ -218,11 +218,15 @@ class SpaceView {
   _count(area, start, end, pixels, x0) {
     const { run } = this.app;
     run.eachLeaf(this.space, start, end, (i, address, low, high) => {
-      const column = Math.floor((x0 + ((address - area.start) / run.pageSize) * pixels) / COLUMN);
-      if (!this._counts.has(column)) this._counts.set(column, {});
-      const counts = this._counts.get(column);
+      const first = Math.floor((x0 + ((address - area.start) / run.pageSize) * pixels) / COLUMN);
+      const pages = run.pageBytes(low, high) / run.pageSize;
+      const columns = Math.max(1, Math.round((pages * pixels) / COLUMN)); // more than one: a huge page
       const state = run.pageState(low, high);
-      counts[state] = (counts[state] || 0) + run.pageBytes(low, high) / run.pageSize;
+      for (let column = first; column < first + columns; column++) {
+        if (!this._counts.has(column)) this._counts.set(column, {});
+        const counts = this._counts.get(column);
+        counts[state] = (counts[state] || 0) + pages / columns;
+      }
     });
   }
 

@@ -113,6 +113,8 @@ class TablesView {
       const end = table.address + reach(depth);
       row.children = depth + 1 < names.length ? byLevel[depth + 1].filter((child) => child.address >= table.address && child.address < end) : [];
       row.range = [table.address, end];
+      row.reserve = false; // a huge page has a table put by, for when it must be split
+      if (names[depth] === "pte") run.eachLeaf(space, table.address, table.address + 1, (i, address, low, high) => (row.reserve = run.arch.huge(low, high)));
       this.rows.push(row);
       if (!row.open) return;
       const own = reach(depth) / 2 ** entryBits;
@@ -138,7 +140,7 @@ class TablesView {
         el("span", { class: "fold" }, item.open ? "▾" : "▸"),
         el("span", { class: "mono" }, item.index < 0 ? item.table.level : `[${item.index.toString(16).padStart(3, "0")}] → ${item.table.level}`),
         el("span", {}, `table in frame ${hex(item.table.pfn)}`),
-        el("span", { class: "muted grow" }, `serves ${hex(item.table.address)} on${entries ? `, ${plural(entries, "table")} below` : ""}`),
+        el("span", { class: "muted grow" }, item.reserve ? "put by, for when the huge page there is split" : `serves ${hex(item.table.address)} on${entries ? `, ${plural(entries, "table")} below` : ""}`),
       );
       return;
     }

@@ -20,7 +20,7 @@ const ARCHES = {
     inverted: (low) => (low & 0x101) === 0x100,
     writable: (low) => (low & 2) !== 0,
     dirty: (low) => (low & 0x40) !== 0,
-    huge: (low) => (low & 0x81) === 0x81,
+    huge: (low) => (low & 0x80) !== 0 && (low & 0x101) !== 0,
     bits(low, high) {
       const names = [
         [1, "P"], [2, "RW"], [4, "US"], [8, "PWT"], [0x10, "PCD"], [0x20, "A"], [0x40, "D"], [0x80, "PSE"],
