@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from guest.file import OpenFile
 from guest.nsproxy import KINDS, nsproxy_of
 from guest.procfs import DIR, LINK, SINGLE, Entry, ProcInode, may_follow, pid_ino, ptrace_may_access
+from guest.sched import TASK_RUNNING
 from guest.tty import anonymous_path
 from guest.vfs_flags import S_IFLNK, S_IFREG
 from guest.vfs_types import Dentry, Inode, Path, SuperBlock
@@ -16,6 +17,7 @@ from mm.errors import Errno
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from guest.kernel import Kernel
     from guest.nsproxy import Namespace
     from guest.task import Task
     from mm.types import VmAreaStruct
@@ -169,17 +171,27 @@ def store_timens_offsets(inode: ProcInode, task: Task, pos: int, data: bytes) ->
 
 
 def show_syscall(inode: ProcInode, task: Task) -> str:
-    """proc_pid_syscall(): the reader's own call, its arguments, stack pointer and program counter.
-
-    Registers of the others are put away with the CPU's state, so they are all said to be running. Raises EPERM.
-    """
-    if not ptrace_may_access(task, inode.task):
+    """proc_pid_syscall(): the call a task is in, its arguments, stack pointer and program counter. Raises EPERM."""
+    target: Task = inode.task
+    if not ptrace_may_access(task, target):
         raise Errno(errno.EPERM)
-    if inode.task is not task:
+    if target.exit_state:
+        return "-1 0x0 0x0\n"  # it has no stack any more
+    if target is task:
+        return _call_text(task.kernel, True)
+    if target.state == TASK_RUNNING:
         return "running\n"
-    arch, regs = task.kernel.arch, task.kernel.cpu.regs
-    number = regs[arch.number] & arch.number_mask
-    words = [regs[register] for register in (*arch.arguments, arch.sp, arch.pc)]
+    from guest.ptrace_regs import registers
+
+    with registers(target):
+        return _call_text(task.kernel, target.in_call)
+
+
+def _call_text(kernel: Kernel, in_call: bool) -> str:
+    """What the CPU's registers say; a task that sleeps outside a call has number -1 and no arguments."""
+    arch, regs = kernel.arch, kernel.cpu.regs
+    number = regs[arch.number] & arch.number_mask if in_call else -1
+    words = [regs[register] for register in (*(arch.arguments if in_call else ()), arch.sp, arch.pc)]
     return f"{number} " + " ".join(f"{word:#x}" for word in words) + "\n"
 
 
