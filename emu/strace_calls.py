@@ -507,6 +507,12 @@ def hex_result(call: Syscall) -> str:
     return show_hex(call, (call.result or 0) & 0xFFFFFFFFFFFFFFFF)
 
 
+def time_result(call: Syscall) -> str:
+    """time's result, with its date."""
+    seconds = call.result or 0
+    return f"{seconds} ({s.date_text(seconds)})" if abs(seconds) < s.CALENDAR else str(seconds)
+
+
 RESULTS: dict[str, Callable[[Syscall], str]] = {
     **dict.fromkeys(["mmap", "brk", "mremap", "shmat"], hex_result),
     "umask": lambda call: show_octal(call, call.result or 0),
@@ -518,7 +524,7 @@ RESULTS: dict[str, Callable[[Syscall], str]] = {
     "pselect6": s.select_result,
     "personality": lambda call: f"{hex_result(call)} (PER_LINUX)" if not call.result else hex_result(call),
     **MORE_RESULTS,
-    "time": lambda call: f"{call.result} ({s.date_text(call.result or 0)})",
+    "time": time_result,
     "exit": lambda call: "?",
     "exit_group": lambda call: "?",
 }

@@ -23,6 +23,7 @@ from emu.strace_values import (
     signed,
 )
 
+CALENDAR = 1 << 40  # seconds: what lies further off has no date
 Body = Callable[[Syscall, bytes], str]
 
 
@@ -143,14 +144,14 @@ def date_text(seconds: int, nanoseconds: int = 0) -> str:
 def time_body(call: Syscall, data: bytes) -> str:
     """time_t behind a pointer, with its date."""
     seconds = int.from_bytes(data, "little", signed=True)
-    return f"[{seconds} /* {date_text(seconds)} */]"
+    return f"[{seconds} /* {date_text(seconds)} */]" if abs(seconds) < CALENDAR else f"[{seconds}]"
 
 
 def dated_timespec_body(call: Syscall, data: bytes) -> str:
     """struct timespec that is a date."""
     text = timespec_body(call, data)
     seconds, rest = struct.unpack("<qQ", data)
-    if not text.startswith("{") or not 0 < seconds < 1 << 40 or rest >= 1_000_000_000:
+    if not text.startswith("{") or not 0 < seconds < CALENDAR or rest >= 1_000_000_000:
         return text
     return f"{text} /* {date_text(seconds, rest)} */"
 
@@ -164,7 +165,7 @@ def dated_timeval_body(call: Syscall, data: bytes) -> str:
     """struct timeval that is a date."""
     seconds, rest = struct.unpack("<qQ", data)
     text = f"{{tv_sec={seconds}, tv_usec={rest}}}"
-    if not 0 < seconds < 1 << 40 or rest >= 1_000_000:
+    if not 0 < seconds < CALENDAR or rest >= 1_000_000:
         return text
     fraction = f".{rest:06}" if rest else ""
     return f"{text} /* {date_text(seconds).replace('+', fraction + '+')} */"
@@ -177,7 +178,7 @@ def show_timevals(call: Syscall, value: int) -> str:
 
 def utimbuf_body(call: Syscall, data: bytes) -> str:
     """struct utimbuf."""
-    parts = [f"{at} /* {date_text(at)} */" if 0 < at < 1 << 40 else str(at) for at in struct.unpack("<qq", data)]
+    parts = [f"{at} /* {date_text(at)} */" if 0 < at < CALENDAR else str(at) for at in struct.unpack("<qq", data)]
     return "{{actime={}, modtime={}}}".format(*parts)
 
 

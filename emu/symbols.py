@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 SHT_SYMTAB, SHT_DYNSYM = 2, 11
 STT_FUNC, STT_GNU_IFUNC = 2, 10
 PT_LOAD = 1
-MAX_TABLE = 32 << 20  # bytes of a symbol or string table that are still read
+MAX_TABLE = 8 << 20  # bytes of a symbol or string table that are still read
 MAX_HEADERS = 4096
+MAX_SEGMENTS = 64
+MAX_TABLES = 2  # a file has one .symtab and one .dynsym
 SYMBOL_SIZE = 24  # bytes of an Elf64_Sym
 
 
@@ -76,7 +78,7 @@ def _functions(mapping: AddressSpace) -> list[tuple[int, int, str]]:
     phnum, _, shnum = struct.unpack_from("<HHH", head, 56)
     segments = []
     for kind, _, offset, vaddr, _, size, _, _ in struct.iter_unpack(
-        "<IIQQQQQQ", _whole(read(phoff, 56 * min(phnum, MAX_HEADERS)), 56)
+        "<IIQQQQQQ", _whole(read(phoff, 56 * min(phnum, MAX_SEGMENTS)), 56)
     ):
         if kind == PT_LOAD:
             segments.append((vaddr, vaddr + size, offset - vaddr))
@@ -84,7 +86,7 @@ def _functions(mapping: AddressSpace) -> list[tuple[int, int, str]]:
     tables = [section for section in sections if section[1] in (SHT_SYMTAB, SHT_DYNSYM)]
     tables.sort(key=lambda section: -section[1])  # .dynsym first: .symtab, which has more names, wins
     found: dict[int, tuple[int, str]] = {}
-    for _, _, _, _, offset, size, link, _, _, _ in tables:
+    for _, _, _, _, offset, size, link, _, _, _ in tables[-MAX_TABLES:]:
         if link >= len(sections):
             continue
         names = read(sections[link][4], sections[link][5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hand_built import ARM64, BASE, X86_64, make_task
 
 from emu.strace import Strace
+from emu.strace_calls import CALLS, SPECIAL
 from guest.events import Exec, Exit, Fork, SignalDeliver, SyscallEnter, SyscallExit
 from mm.flags import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from mm.mmap import vm_mmap
@@ -346,3 +348,35 @@ def test_an_interrupted_run_ends_its_line(tracee: Tracee) -> None:
     tracee.strace(SyscallEnter(PID, 0, "read", (0, 0x1000, 10, 0, 0, 0)))
     tracee.strace.close()
     assert tracee.text == "read(0,  <unfinished ...>\n"
+
+
+@pytest.mark.parametrize("name", sorted({*CALLS, *SPECIAL}))
+def test_nonsense_breaks_no_decoder(name: str) -> None:
+    """Whatever a guest passes, and whatever lies there, is shown somehow; seeded."""
+    tracee = Tracee(X86_64())
+    random = Random(name)
+    area = tracee.put(random.randbytes(4096))
+    words = (
+        0,
+        1,
+        2,
+        8,
+        16,
+        17,
+        64,
+        4096,
+        MINUS_1,
+        1 << 31,
+        1 << 63,
+        area,
+        area + 8,
+        area + 4000,
+        BASE + (1 << 20) - 4,
+        5,
+    )
+    for _ in range(60):
+        args = tuple(random.choice(words) if random.random() < 0.8 else random.getrandbits(64) for _ in range(6))
+        result = random.choice([0, 1, 28, 300, -1, -14, -512, -516])
+        line = tracee.line(name, *args, result=result, fill=(area, random.randbytes(256)))
+        assert "\n" not in line
+        assert len(line) < 40_000
