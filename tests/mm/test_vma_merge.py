@@ -66,6 +66,9 @@ class MappedFile:
         self.f_mapping = AddressSpace(None)
         self.f_count = 100
 
+    def d_path(self) -> str:
+        return "/file"
+
 
 class Recorder:
     """Listener that keeps the case numbers of merges."""
