@@ -263,7 +263,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
                 "internal|host-loopback",
                 one_of("internal", "host-loopback"),
                 "internal or host-loopback",
-                "sockets among the guest's programs, or with 127.0.0.1 and ::1 of the host [internal]",
+                "sockets: the guest's own, or the host's 127.0.0.1 [internal]",
             ),
             Option(("--cpu",), "cpu", "MODEL", str, "a CPU model", "CPU model; `--cpu help` lists them"),
         ),
