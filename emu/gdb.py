@@ -24,10 +24,11 @@ from emu.gdb_reverse import History, Shown
 from emu.gdb_server import Resume, Server
 from emu.gdb_target import STOP_REASONS, Stop, Target
 from emu.gdb_wire import INTERRUPT, Wire
+from emu.machine import Exit
 from guest.siginfo import SIGTRAP
 
 if TYPE_CHECKING:
-    from emu.machine import Exit, Machine
+    from emu.machine import Machine
     from emu.options import Options
     from guest.task import Task
 
@@ -88,6 +89,7 @@ class Session:
         self.server: Server | None = None
         self._deadline = None if options.timeout is None else time.monotonic() + options.timeout
         self._end: Exit | None = None
+        self._killed = False  # the debugger has ended the program, and may want to start it again
         port, self._suspend = options.gdb or (0, True)
         self._listener = self._listen(port)
         self.history = History(self)
@@ -182,14 +184,18 @@ class Session:
             self._end = end
 
     def _obey(self, resume: Resume) -> None:
-        if resume.kind in ("gone", "detach"):
+        if resume.kind == "end" and self.server is not None:  # `run` kills, then starts again
+            self.server.wire.send(b"OK")
+            self.target.processes.clear()
+            self._killed = True
+        elif self._killed and resume.kind != "restart":
+            self._end = Exit(0, 9)
+        elif resume.kind in ("gone", "detach"):
             if resume.kind == "detach" and self.server is not None:
                 self.server.wire.send(b"OK")
             self.target.detach()
             self._hang_up()
         elif resume.kind == "kill":
-            from emu.machine import Exit
-
             if self.server is not None:
                 self.server.wire.send(b"OK")
             self._end = Exit(0, 9)
@@ -204,8 +210,12 @@ class Session:
         """R and vRun: the program from its beginning."""
         self.history = History(self)
         self.shown.bytes = {1: 0, 2: 0}
+        self._killed = False
         self.replace(self.make())
         self.target.changed = ""
+        first = self.machine.kernel.first
+        if first is not None:
+            self.target.processes = {first.tgid}
         self._tell([Stop(SIGTRAP, self.target.threads()[0])])
 
     # ---- running

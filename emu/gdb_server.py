@@ -61,6 +61,7 @@ class Server:
         self.wire = wire
         self.session = session  # emu.gdb.Session: makes the machine anew for reverse execution
         self.multiprocess = False
+        self.extended = False  # stays when the program is killed, and may start it again
         self.general: Task | None = None  # of Hg
         self.running: Task | None = None  # of Hc
         self.stopped: Stop | None = None  # what was last told
@@ -293,7 +294,7 @@ class Server:
         if data.startswith(b"File:"):
             return self.queries.files.handle(data[5:])
         if data.startswith(b"Kill"):
-            return Resume("kill")
+            return Resume("end" if self.extended else "kill")
         if data.startswith(b"Run"):
             return Resume("restart")
         return UNKNOWN
@@ -351,7 +352,8 @@ class Server:
         return Resume("kill")
 
     def _extended(self, _: bytes) -> bytes:
-        return OK if self.session.can_restart else UNKNOWN
+        self.extended = self.session.can_restart
+        return OK if self.extended else UNKNOWN
 
     def _restart(self, _: bytes) -> bytes | Resume:
         return Resume("restart") if self.session.can_restart else UNKNOWN

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CLONE_VFORK, CLONE_THREAD = 0x4000, 0x10000
 SIGINT = 2
 TRAP_HWBKPT = 4
+LIBRARY_SIGNALS = (32, 33)  # the C library's own, of cancellation and setuid(): gdbserver does not show them either
 # gdb numbers signals in its own way (include/gdb/signals.def).
 TO_GDB = {
     **{n: n for n in (1, 2, 3, 4, 5, 6, 8, 9, 11, 13, 14, 15)},
@@ -162,7 +163,8 @@ class Target:
         if (task, info.signo) in self.injected:
             self.injected.discard((task, info.signo))
             return False
-        return task.tgid in self.processes and info.signo != SIGKILL and info.signo not in self.passed
+        quiet = info.signo in LIBRARY_SIGNALS or info.signo in self.passed
+        return task.tgid in self.processes and info.signo != SIGKILL and not quiet
 
     def _catches(self, task: Task, number: int) -> bool:
         return self.calls is not None and task.tgid in self.processes and (not self.calls or number in self.calls)

@@ -28,10 +28,10 @@ class Debugged:
         line = self.process.stderr.readline().decode()
         self.port = int(line.rpartition(":")[2])
 
-    def gdb(self, *commands: str, before: tuple[str, ...] = ()) -> str:
+    def gdb(self, *commands: str, before: tuple[str, ...] = (), how: str = "remote") -> str:
         """One session; what gdb printed."""
         script = ["set confirm off", "set pagination off", "set width 0", *before]
-        script += [f"target remote 127.0.0.1:{self.port}", *commands]
+        script += [f"target {how} 127.0.0.1:{self.port}", *commands]
         words = [word for command in script for word in ("-ex", command)]
         done = subprocess.run(
             [str(GDB), "-nx", "-batch", *words, str(self.program)],

@@ -201,8 +201,8 @@ def test_no_reverse_where_the_run_is_not_repeatable(arch: str) -> None:
     run.end()
 
 
-def test_interrupt_and_run_again(arch: str) -> None:
-    """suspend=n: the program runs before the debugger comes; `run` starts it again."""
+def test_a_debugger_comes_late(arch: str) -> None:
+    """suspend=n: the program runs before the debugger comes."""
     run = Debugged(arch, "l", options=("-g", "0,suspend=n"))
     text = run.gdb("bt 1", "p counter >= 0", "kill")
     said(text, r"in run \(\)|run \(\) at", r"^\$1 = 1")
@@ -217,3 +217,13 @@ def test_monitor_explain(arch: str) -> None:
     )
     said(text, "received signal SIGSEGV", "1234", "find_vma", "SEGV_MAPERR|SIGSEGV", r"^\$1 = .* 0x1234", "find_vma")
     assert run.end()[0] == 137
+
+
+def test_run_again(arch: str) -> None:
+    run = Debugged(arch, "c")
+    text = run.gdb(
+        "break count", "continue", "set remote exec-file /target", "run", "p counter", "delete", "continue",
+        how="extended-remote",
+    )  # fmt: skip
+    said(text, "^Breakpoint 1, count", "^Breakpoint 1, count", r"^\$1 = 0", "exited with code 03")
+    assert run.end() == (3, "counter 5 other 50 sum 55\n")
