@@ -85,6 +85,7 @@ class Kernel:
         self.futex_queues: dict[Any, Any] = {}
         self.ipc_ns: Any = None  # SysV shared memory, sys_shm.py
         self.ntp: Any = None  # what adjtimex keeps, sys_timex.py
+        self.ipc_memory = 0  # bytes that messages and semaphores take of the host, roughly
         self.mq_bytes: dict[int, int] = {}  # user_struct: bytes of message queues, by user id
         self.nsproxy: Any = None  # the first namespaces, nsproxy.py
         self.next_namespace = 0
@@ -622,6 +623,12 @@ class Kernel:
             release_resources(task, code)
         finally:
             self.set_current(current)
+
+    def charge_ipc(self, size: int) -> None:
+        """Messages and semaphores are the host's memory: at most a quarter of the guest's. Raises Errno ENOMEM."""
+        if size > 0 and self.ipc_memory + size > self.system.totalram_pages * self.system.page_size // 4:
+            raise Errno(12)
+        self.ipc_memory += size
 
     def capset_mm(self, task: Task) -> None:
         """mm/ reads capabilities from the task itself."""

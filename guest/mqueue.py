@@ -31,6 +31,7 @@ MSG_MSG_SIZE = TREE_NODE_SIZE = 48  # sizeof of what a message and a priority co
 RLIMIT_MSGQUEUE = 12
 CAP_SYS_RESOURCE = 24
 SI_MESGQ = -3
+MESSAGE_COST = 256  # bytes of a message on the host, beside its text
 SIGEV_SIGNAL, SIGEV_NONE = 0, 1
 _ULONG_MAX = (1 << 64) - 1
 
@@ -158,7 +159,8 @@ class MqueueInode(TmpfsInode):
 
     def evict(self) -> None:
         self.i_sb.live_inodes -= 1
-        self.messages = []
+        while self.i_mode & S_IFMT == S_IFREG and self.messages:
+            self.take()
         if self.user is not None:
             bytes_of = self.i_sb.kernel.mq_bytes
             bytes_of[self.user] -= self.charge
@@ -169,11 +171,18 @@ class MqueueInode(TmpfsInode):
     # messages and notification
 
     def insert(self, message: tuple[int, bytes]) -> None:
-        """msg_insert(): behind those of the same or a higher priority."""
+        """msg_insert(): behind those of the same or a higher priority. Raises ENOMEM."""
+        self.i_sb.kernel.charge_ipc(len(message[1]) + MESSAGE_COST)
         at = len(self.messages)
         while at and self.messages[at - 1][0] < message[0]:
             at -= 1
         self.messages.insert(at, message)
+
+    def take(self) -> tuple[int, bytes]:
+        """msg_get(): the first message."""
+        message = self.messages.pop(0)
+        self.i_sb.kernel.charge_ipc(-len(message[1]) - MESSAGE_COST)
+        return message
 
     def do_notify(self, sender: Task) -> None:
         """__do_notify(): a message came to the queue; if it was empty, tell whoever asked, once."""

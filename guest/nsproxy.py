@@ -127,11 +127,11 @@ def exit_namespaces(task: Task) -> None:
     for msq in list(ns.msg_ids.ids.values()):
         from guest.sys_msg import freeque
 
-        freeque(ns, msq)
+        freeque(task.kernel, ns, msq)
     for sma in list(ns.sem_ids.ids.values()):
         from guest.sys_sem import freeary
 
-        freeary(ns, sma)
+        freeary(task.kernel, ns, sma)
     if ns.mq_mnt is not None:
         ns.mq_mnt.mnt_sb.put_namespace()
 

@@ -193,13 +193,16 @@ def sys_mq_timedreceive(task: Task, mqdes: int, u_msg: int, msg_len: int, u_prio
         if file.f_flags & O_NONBLOCK:
             raise Errno(errno.EAGAIN)
         _sleep(task, Waiter(task, inode.receivers, None), inode, expires)
-    message = inode.messages.pop(0)
+    message = inode.take()
     inode.times(True)
     sender = first_waiter(inode.senders)
     if sender is None:
         inode.wait_q.wake_all(POLLOUT)
     elif sender.message is not None:
-        inode.insert(sender.message)
+        try:
+            inode.insert(sender.message)
+        except Errno:
+            return _deliver(task, message, u_msg, u_prio)  # no memory: the sender waits on
         _ready(sender)
     return _deliver(task, message, u_msg, u_prio)
 

@@ -37,11 +37,13 @@ from mm.ipc_util import (
 from mm.uaccess import copy_from_user, copy_to_user, get_user, put_user
 
 if TYPE_CHECKING:
+    from guest.kernel import Kernel
     from guest.task import Task
     from mm.ipc_shm import IpcNamespace
 
 MSG_STAT, MSG_INFO, MSG_STAT_ANY = 11, 12, 13
 MSG_NOERROR, MSG_EXCEPT, MSG_COPY = 0o10000, 0o20000, 0o40000
+MESSAGE_COST = 256  # bytes of a message beside its text
 MSGMNB, MSGPOOL, MSGSSZ, MSGSEG = 16384, 512000, 16, 0xFFFF
 _INT_MAX, _LONG_MAX = (1 << 31) - 1, (1 << 63) - 1
 S_IWUGO = 0o222
@@ -154,13 +156,14 @@ def sys_msgget(task: Task, key: int, msgflg: int) -> int:
     return msq.id
 
 
-def freeque(ns: IpcNamespace, msq: MsgQueue) -> None:
+def freeque(kernel: Kernel, ns: IpcNamespace, msq: MsgQueue) -> None:
     """Remove a queue: who waits gets EIDRM."""
     msq.removed = True
     msq.expunge_all(errno.EIDRM)
     for sender in msq.senders[:]:
         sender.task.kernel.wake_up(sender.task)
     ipc_rmid(ns.msg_ids, msq)
+    kernel.charge_ipc(-msq.cbytes - len(msq.messages) * MESSAGE_COST)
 
 
 # -- sending ---------------------------------------------------------------------------------------------------------
@@ -195,11 +198,12 @@ def sys_msgsnd(task: Task, msqid: int, msgp: int, msgsz: int, msgflg: int) -> in
         except Restart:
             waiter.leave()
             raise
-    msq.lspid = task.tgid
-    msq.stime = ns.now()
     if not _pipelined_send(ns, msq, message):
+        task.kernel.charge_ipc(len(message.text) + MESSAGE_COST)
         msq.messages.append(message)
         msq.cbytes += len(message.text)
+    msq.lspid = task.tgid
+    msq.stime = ns.now()
     return 0
 
 
@@ -260,6 +264,7 @@ def _receive(
                 raise Errno(errno.EINVAL)
             return message
         msq.messages.remove(message)
+        task.kernel.charge_ipc(-size - MESSAGE_COST)
         msq.rtime = ns.now()
         msq.lrpid = task.tgid
         msq.cbytes -= size
@@ -345,7 +350,7 @@ def _msgctl_down(task: Task, ns: IpcNamespace, msqid: int, cmd: int, buf: int) -
     if task.cred.euid not in (msq.cuid, msq.uid) and not task.capable(CAP_SYS_ADMIN):
         raise Errno(errno.EPERM)
     if cmd == IPC_RMID:
-        freeque(ns, msq)
+        freeque(task.kernel, ns, msq)
         return 0
     fields = MSQID64_DS.unpack(raw)
     qbytes = s32(fields[12])

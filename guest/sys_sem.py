@@ -36,6 +36,7 @@ from mm.ipc_util import (
 from mm.uaccess import copy_from_user, copy_to_user
 
 if TYPE_CHECKING:
+    from guest.kernel import Kernel
     from guest.task import Task
     from mm.ipc_shm import IpcNamespace
 
@@ -46,6 +47,7 @@ SEMMNS, SEMOPM, SEMUSZ = 1024000000, 500, 20
 S_IWUGO = 0o222
 SEMBUF = Struct("<Hhh")
 SEMINFO = Struct("<10i")
+SEMAPHORE_COST = 256  # bytes
 WAITS = 1  # what an operation answers that must sleep
 
 
@@ -276,6 +278,7 @@ def _newary(task: Task, ns: IpcNamespace, key: int, nsems: int, semflg: int) -> 
         raise Errno(errno.EINVAL)
     if ns.used_sems + nsems > ns.sem_ctls[1] or len(ns.sem_ids.ids) >= ns.sem_ctls[3]:
         raise Errno(errno.ENOSPC)
+    task.kernel.charge_ipc(nsems * SEMAPHORE_COST)
     sma = SemArray(key, semflg & S_IRWXUGO, nsems)
     sma.ctime = ns.now()
     ipc_addid(ns.sem_ids, sma, task.cred.euid, task.cred.egid, ns.sem_ctls[3])
@@ -387,7 +390,7 @@ def exit_sem(task: Task) -> None:
 # -- semctl ----------------------------------------------------------------------------------------------------------
 
 
-def freeary(ns: IpcNamespace, sma: SemArray) -> None:
+def freeary(kernel: Kernel, ns: IpcNamespace, sma: SemArray) -> None:
     """Remove a set: who waits gets EIDRM, nothing is undone."""
     for undo in sma.undos:
         undo.semid = -1
@@ -401,6 +404,7 @@ def freeary(ns: IpcNamespace, sma: SemArray) -> None:
             queue.complete(-errno.EIDRM)
     ipc_rmid(ns.sem_ids, sma)
     ns.used_sems -= len(sma.sems)
+    kernel.charge_ipc(-len(sma.sems) * SEMAPHORE_COST)
 
 
 def _count_semcnt(sma: SemArray, num: int, zero: bool) -> int:
@@ -494,7 +498,7 @@ def _semctl_down(task: Task, ns: IpcNamespace, semid: int, cmd: int, buf: int) -
     if task.cred.euid not in (sma.cuid, sma.uid) and not task.capable(CAP_SYS_ADMIN):
         raise Errno(errno.EPERM)
     if cmd == IPC_RMID:
-        freeary(ns, sma)
+        freeary(task.kernel, ns, sma)
         return 0
     fields: tuple[Any, ...] = layout.unpack(raw)
     ipc_update_perm(sma, fields[1], fields[2], fields[5])
