@@ -69,6 +69,20 @@ class HostSuper(TmpfsSuper):
             self.root_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return self.root_fd
 
+    def used_blocks(self) -> int:
+        """Pages held by the files of this file system."""
+        total = 0
+        seen: set[int] = set()
+        stack = [self.root] if self.root is not None else []
+        while stack:
+            for child in stack.pop().d_children.values():
+                inode = child.d_inode
+                if inode.i_mapping is not None and id(inode) not in seen:
+                    seen.add(id(inode))
+                    total += inode.i_mapping.nrpages
+                stack.append(child)
+        return total
+
     def open_dir(self, inode: HostInode) -> int:
         """A new descriptor of a directory, walked from the root. Raises OSError."""
         names = []

@@ -44,6 +44,7 @@ class TmpfsSuper(SuperBlock):
         self.max_blocks = system.totalram_pages // 2
         self.max_inodes = self.max_blocks
         self.live_inodes = 0
+        self.files: set[TmpfsInode] = set()  # regular files, so that nobody has to walk the tree for their pages
         self.root = Dentry(b"", None, self.new_root(mode))
 
     def new_root(self, mode: int) -> Inode:
@@ -57,17 +58,7 @@ class TmpfsSuper(SuperBlock):
 
     def used_blocks(self) -> int:
         """Pages held by the files of this file system."""
-        total = 0
-        seen: set[int] = set()
-        stack = [self.root] if self.root is not None else []
-        while stack:
-            for child in stack.pop().d_children.values():
-                inode = child.d_inode
-                if inode.i_mapping is not None and id(inode) not in seen:
-                    seen.add(id(inode))
-                    total += inode.i_mapping.nrpages
-                stack.append(child)
-        return total
+        return sum(inode.i_mapping.nrpages for inode in self.files if inode.i_mapping is not None)
 
 
 class TmpfsInode(Inode):
@@ -90,6 +81,7 @@ class TmpfsInode(Inode):
     def make_mapping(self) -> None:
         """Give a regular file its page cache."""
         self.i_mapping = new_shmem_mapping(self.i_sb.kernel.system, self)
+        self.i_sb.files.add(self)
 
     @property
     def i_size(self) -> int:
@@ -277,6 +269,7 @@ class TmpfsInode(Inode):
 
     def evict(self) -> None:
         self.i_sb.live_inodes -= 1
+        self.i_sb.files.discard(self)
         mapping = self.i_mapping
         if mapping is not None:
             shmem_evict_inode(mapping)
