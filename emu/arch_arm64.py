@@ -94,6 +94,7 @@ class Arm64Engine(Engine):
 
     UC = (UC_ARCH_ARM64, UC_MODE_ARM)
     PC = PC
+    LOSES_PC = True  # chained blocks do not write the program counter
     platform = "aarch64"
     DEFAULT_MODEL = "cortex-a72"
     MODELS = {"cortex-a72": 2, "cortex-a57": 0, "cortex-a53": 1, "max": 3}  # noqa: RUF012 - constant

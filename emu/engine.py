@@ -82,6 +82,7 @@ class Engine:
     platform = ""  # AT_PLATFORM
     hwcap = 0  # AT_HWCAP: what the model executes
     hwcap2 = 0
+    LOSES_PC = False  # stopped from outside while it runs uncounted, it does not know where it was
 
     def __init__(self, system: System, model: str | None = None) -> None:
         self.system = system

@@ -160,6 +160,12 @@ class Machine:
         self.terminal: Any = None  # set while a guest has the host's terminal (emu/terminal.py)
         self._loaded: Task | None = None  # whose registers the engine holds
         self._mm: Any = None  # whose page tables it walks
+        # A run stopped from outside (Ctrl-C, a timeout, another thread) can be continued. For that, arm64 counts, and is
+        # up to two times slower; False, as for the command line, lets it run free.
+        self.goes_on = True
+        self._free = False  # counted for that alone: the guest's clock takes no notice
+        self._countable = False  # a run is counted only so that it can go on later
+        self._lost = False  # one was, where it cannot be
         self._solo = 0  # instructions a lone task still runs counted
         if arch is not None:
             self._build(arch)
@@ -280,7 +286,12 @@ class Machine:
             raise PagewalkError("no program is loaded")
         if self._watcher is not None:
             raise PagewalkError("the machine is running already")
+        if self._lost:
+            raise PagewalkError(
+                "stopped from outside, an arm64 machine cannot go on; run(timeout=...) can be continued"
+            )
         self._stop = ""
+        self._countable = self.engine.LOSES_PC and (self.goes_on or self.terminal is not None)
         if self._breakpoints is not None:
             self._breakpoints.begin()
         unsubscribe = self.subscribe(self._awaited(until)) if until is not None else None
@@ -356,9 +367,11 @@ class Machine:
             count = self._slice(budget)
             if self._stop:
                 break
-            kernel.counting = count > 0
+            kernel.counting = count > 0 and not self._free
             engine.run(count, budget is not None or count == 1)  # 1: a tracer steps through the task
-            if count:
+            if not count:
+                self._lost = engine.LOSES_PC and not engine.left and self._watcher is not None and self._watcher.ended
+            elif not self._free:
                 executed = engine.executed(count)
                 if self.instructions is not None:
                     self.instructions += executed
@@ -380,15 +393,18 @@ class Machine:
         that is alone again goes on counted for a while, in case another wakes up.
         """
         kernel = self.kernel
+        self._free = False
         if kernel.wants_quantum():
             self._solo = SOLO_SLICE
             count = kernel.slice()
         elif self._solo > 0:
             count = self._solo
         else:
-            count = 0
+            count = SOLO_SLICE if self._countable else 0
+            self._free = True
         if budget is not None:
             count = min(count or budget, budget)
+            self._free = False
         elif self.instructions is not None:
             self.instructions = None  # from here on nobody counts
         return count

@@ -30,6 +30,7 @@ class Watcher:
         self._machine = machine
         self._timeout = timeout
         self._over = False
+        self.ended = False  # the run was ended from this thread, wherever it was
         self.force = False  # the next signal may interrupt anything
         self._thread = _thread.get_ident()
         self._read, self._write = os.pipe()
@@ -98,6 +99,7 @@ class Watcher:
 
     def _end_run(self) -> None:
         """Stop the engine until it stays stopped."""
+        self.ended = True
         os.write(self._idle_write, b"\0")
         patience = time.monotonic() + PATIENCE
         while not self._over:

@@ -36,6 +36,7 @@ def shares(root: str, argv: list[str]) -> tuple[float, float]:
     from emu import Machine
 
     machine = Machine(root=root, env={"PATH": "/usr/bin:/bin"}, stdin=b"", stdout="capture", stderr="capture")
+    machine.goes_on = False  # as the command line runs it
     machine.load(argv[0], argv)
     kernel: Any = machine.kernel
     spent = [0.0]

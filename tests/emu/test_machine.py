@@ -74,6 +74,42 @@ def test_timeout(arch: str) -> None:
     assert 0.09 < time.monotonic() - start < 3
 
 
+# For each of two loops in turn, 2**15 times: count down from 4,000 or 4,001; then exit_group(7).
+TWO_LOOPS = {
+    "x86_64": bytes.fromhex("b900800000b8a00f0000ffc875fcb8a10f0000ffc875fcffc975ea") + EXIT["x86_64"],
+    "aarch64": struct.pack(
+        "<9I",
+        0x52900001,
+        0x5281F400,
+        0x71000400,
+        0x54FFFFE1,
+        0x5281F420,
+        0x71000400,
+        0x54FFFFE1,
+        0x71000421,
+        0x54FFFF21,
+    )
+    + EXIT["aarch64"],
+}
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_a_timeout_is_not_the_end(arch: str) -> None:
+    m = machine(arch, TWO_LOOPS)
+    ends = [m.run(timeout=0.01) for _ in range(4)]
+    assert {end.reason for end in ends} == {"timeout"}
+    assert m.run() == Exit(7, 0, "exit")
+
+
+def test_a_run_that_cannot_go_on_says_so() -> None:
+    m = machine("aarch64", SPIN)
+    m.goes_on = False
+    threading.Timer(0.05, m.stop).start()
+    assert m.run().reason == "stop"
+    with pytest.raises(PagewalkError, match="stopped from outside"):
+        m.run()
+
+
 @pytest.mark.parametrize("arch", ARCHES)
 @pytest.mark.parametrize("code", [SPIN, CALLS], ids=["loop", "calls"])
 def test_stop_from_another_thread(arch: str, code: dict[str, bytes]) -> None:
