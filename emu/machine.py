@@ -160,8 +160,8 @@ class Machine:
         self.terminal: Any = None  # set while a guest has the host's terminal (emu/terminal.py)
         self._loaded: Task | None = None  # whose registers the engine holds
         self._mm: Any = None  # whose page tables it walks
-        # A run stopped from outside (Ctrl-C, a timeout, another thread) can be continued. For that, arm64 counts, and is
-        # up to two times slower; False, as for the command line, lets it run free.
+        # A run stopped from outside (Ctrl-C, a timeout, another thread) can be continued. For that, arm64 counts, and
+        # is up to two times slower; False, as for the command line, lets it run free.
         self.goes_on = True
         self._free = False  # counted for that alone: the guest's clock takes no notice
         self._countable = False  # a run is counted only so that it can go on later
