@@ -112,7 +112,7 @@ def _advised_flags(vma: VmAreaStruct, behavior: int) -> int:
         Errno: EINVAL where this advice is not for this kind of area.
     """
     vm_flags = vma.vm_flags
-    if behavior == MADV_MERGEABLE:  # ksm_madvise() ignores what it cannot serve
+    if behavior == MADV_MERGEABLE:  # ksm_madvise() ignores what it cannot serve. DEVIATION D18: there is no ksmd
         return vm_flags if vm_flags & _NOT_MERGEABLE else vm_flags | VM_MERGEABLE
     if (
         (behavior == MADV_DOFORK and vm_flags & VM_IO)
