@@ -1,9 +1,11 @@
 """Memory management is Linux 5.10's: whole recordings of a real kernel, every script under every kernel, line by line.
 
-Invariant checks run at level 2, after every fault and call, and must stay silent.
+Invariant checks run at level 2, after every fault and call, and must stay silent: for each script on one x86-64 and one
+arm64 geometry, in turn, and with PAGEWALK_CHECK_ALL=1 on all (it takes three times as long).
 """
 
 import functools
+import os
 import pathlib
 import re
 import tarfile
@@ -46,6 +48,13 @@ def first_difference(linux: list[str], ours: list[str]) -> str:
     return f"line {at + 1}, after '{operation}'\n    linux: {of_linux}\n    ours:  {of_ours}"
 
 
+def check_level(kernel: str, script: str) -> int:
+    """2 for two of the five geometries, which ones differs from script to script."""
+    number = sorted(scripts()).index(script)
+    x86, arm = ([name for name in KERNELS if name.startswith(arch)] for arch in ("x86_64", "aarch64"))
+    return 2 if kernel in (x86[number % 2], arm[number % 3]) or os.environ.get("PAGEWALK_CHECK_ALL") else 0
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("script", scripts())
 def test_agrees_with_linux(kernel: str, script: str, tmp_path: pathlib.Path) -> None:
@@ -54,7 +63,9 @@ def test_agrees_with_linux(kernel: str, script: str, tmp_path: pathlib.Path) -> 
     (tmp_path / "vmops").write_bytes((GOLDEN / "bin" / f"vmops.{arch_of(kernel)}").read_bytes())
     (tmp_path / "vmops").chmod(0o755)
     (tmp_path / "s" / script).write_bytes(scripts()[script].read_bytes())
-    status, output, _ = run_guest(kernel, "/vmops", ["/vmops", f"/s/{script}"], root=str(tmp_path), check=2)
+    status, output, _ = run_guest(
+        kernel, "/vmops", ["/vmops", f"/s/{script}"], root=str(tmp_path), check=check_level(kernel, script)
+    )
     linux, ours = masked(recordings()[f"{kernel}/{script}"]), masked(output.decode(errors="replace"))
     assert linux == ours, first_difference(linux, ours)
     assert status == 0

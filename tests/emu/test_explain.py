@@ -28,7 +28,7 @@ def explained(kernel: str, program: str, argv: list[str] | None = None, **choice
     """(machine, explainer, how the run ended)."""
     machine = make_machine(kernel)
     explainer = machine.explain(**choice)
-    machine.load(str(IMAGES / arch_of(kernel) / program), argv)
+    machine.load(str(IMAGES / arch_of(kernel) / program), argv or [program])  # stacks depend on the length of a path
     return machine, explainer, machine.run()
 
 
