@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mm.errors import Errno
 from mm.find_vma import find_vma_prev, vm_end_gap, vm_start_gap
 from mm.flags import ADDR_COMPAT_LAYOUT, MAP_FIXED, RLIM_INFINITY
-from mm.unmapped_area import VM_UNMAPPED_AREA_TOPDOWN, VmUnmappedAreaInfo, vm_unmapped_area
+from mm.unmapped_area import VM_UNMAPPED_AREA_TOPDOWN, VmUnmappedAreaInfo, hugetlb_prepare, vm_unmapped_area
 from mm.util import get_current
 
 if TYPE_CHECKING:
@@ -107,13 +107,7 @@ def hugetlb_get_unmapped_area(mm: MmStruct, shift: int, addr: int, length: int, 
     """
     arch = mm.arch
     mask = (1 << shift) - 1
-    if length & mask:
-        raise Errno(errno.EINVAL)
-    if length > arch.task_size:
-        raise Errno(errno.ENOMEM)
-    if flags & MAP_FIXED:
-        if addr & mask:
-            raise Errno(errno.EINVAL)
+    if hugetlb_prepare(arch, mask, addr, length, flags):
         return addr
     if addr:
         addr = (addr + mask) & ~mask

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from mm.errors import Errno
 from mm.find_vma import vm_start_gap
 from mm.flags import ADDR_COMPAT_LAYOUT, MAP_32BIT, MAP_FIXED
-from mm.unmapped_area import VM_UNMAPPED_AREA_TOPDOWN, VmUnmappedAreaInfo, vm_unmapped_area
+from mm.unmapped_area import VM_UNMAPPED_AREA_TOPDOWN, VmUnmappedAreaInfo, hugetlb_prepare, vm_unmapped_area
 from mm.util import get_current
 
 if TYPE_CHECKING:
@@ -114,13 +114,7 @@ def hugetlb_get_unmapped_area(mm: MmStruct, shift: int, addr: int, length: int, 
     """
     arch = mm.arch
     mask = (1 << shift) - 1
-    if length & mask:
-        raise Errno(errno.EINVAL)
-    if length > arch.task_size:
-        raise Errno(errno.ENOMEM)
-    if flags & MAP_FIXED:
-        if addr & mask:
-            raise Errno(errno.EINVAL)
+    if hugetlb_prepare(arch, mask, addr, length, flags):
         return addr
     if addr:
         addr &= ~mask

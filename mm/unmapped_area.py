@@ -25,9 +25,10 @@ import errno
 from typing import TYPE_CHECKING
 
 from mm.errors import Errno, KernelBug
-from mm.flags import VM_GROWSDOWN
+from mm.flags import MAP_FIXED, VM_GROWSDOWN
 
 if TYPE_CHECKING:
+    from mm.arch import Arch
     from mm.types import MmStruct
 
 ULONG_MAX = 0xFFFFFFFFFFFFFFFF
@@ -175,3 +176,21 @@ def vm_unmapped_area(mm: MmStruct, info: VmUnmappedAreaInfo) -> int:
     if info.flags & VM_UNMAPPED_AREA_TOPDOWN:
         return mm.ops.unmapped_area_topdown(mm, info)
     return mm.ops.unmapped_area(mm, info)
+
+
+def hugetlb_prepare(arch: Arch, mask: int, addr: int, length: int, flags: int) -> bool:
+    """What every architecture's hugetlb_get_unmapped_area() begins with: True when `addr` is fixed and can be taken.
+
+    Args:
+        mask: size of the huge page less one, bytes.
+
+    Raises:
+        Errno: EINVAL for a length or fixed address between huge pages, ENOMEM for more than there is.
+    """
+    if length & mask:
+        raise Errno(errno.EINVAL)
+    if length > arch.task_size:
+        raise Errno(errno.ENOMEM)
+    if flags & MAP_FIXED and addr & mask:
+        raise Errno(errno.EINVAL)
+    return bool(flags & MAP_FIXED)
