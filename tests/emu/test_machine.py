@@ -34,6 +34,13 @@ def image(arch: str, code: bytes, flags: int = 7) -> bytes:
 
 
 SPIN = {"x86_64": b"\xeb\xfe", "aarch64": struct.pack("<I", 0x14000000)}
+# write(1, "r", 1): "it runs", for those who wait for that
+HELLO = {
+    "x86_64": b"\x6a\x72\x48\x89\xe6\xba\x01\0\0\0\xbf\x01\0\0\0\xb8\x01\0\0\0\x0f\x05\x58",
+    "aarch64": struct.pack(
+        "<8I", 0x52800E40, 0xF81F0FE0, 0xD2800020, 0x910003E1, 0xD2800022, 0xD2800808, 0xD4000001, 0x910043FF
+    ),
+}
 # exit_group(7)
 EXIT = {
     "x86_64": b"\xb8\xe7\0\0\0\xbf\x07\0\0\0\x0f\x05",
@@ -127,11 +134,12 @@ def test_stop_in_the_first_moments() -> None:
     for i in range(30):
         started = threading.Event()
 
-        def stop(delay: float = i * 0.00002, started: threading.Event = started) -> None:
+        def stop(turns: int = i * 1000, started: threading.Event = started) -> None:
             started.wait()
             while m._watcher is None:
                 pass
-            time.sleep(delay)
+            for _ in range(turns):  # some microseconds more each time
+                pass
             m.stop()
 
         thread = threading.Thread(target=stop)
@@ -239,20 +247,21 @@ def test_interrupted_at_the_terminal(tmp_path: Path) -> None:
     for arch in ARCHES:
         for name, code in (("loop", SPIN), ("calls", CALLS), ("read", READ)):
             program = tmp_path / f"{name}.{arch}"
-            program.write_bytes(image(arch, code[arch]))
+            program.write_bytes(image(arch, HELLO[arch] + code[arch]))
             program.chmod(0o755)
             process = subprocess.Popen(
                 [sys.executable, "-m", "emu", "run", str(program)],
                 stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd=HERE,
             )
-            time.sleep(1.0)
+            assert process.stdout is not None
+            assert os.read(process.stdout.fileno(), 1) == b"r"
             process.send_signal(signal.SIGINT)
             start = time.monotonic()
-            _, errors = process.communicate(timeout=20)
-            assert process.returncode == 130, (arch, name, errors)
-            assert errors == b""
+            assert process.wait(20) == 130, (arch, name)
+            assert process.communicate()[1] == b""
             assert time.monotonic() - start < 5
 
 
@@ -273,7 +282,8 @@ def test_run_outside_the_main_thread() -> None:
     ends: list[Exit] = []
     thread = threading.Thread(target=lambda: ends.append(m.run()))
     thread.start()
-    time.sleep(0.1)
+    while m._watcher is None:
+        pass
     m.stop()
     thread.join(10)
     assert [end.reason for end in ends] == ["stop"]
