@@ -11,6 +11,12 @@ from mm.system import System
 ARCHES = ("x86_64-4k", "x86_64-4k-la57", "aarch64-4k", "aarch64-16k", "aarch64-64k")
 X86 = ARCHES[:2]
 ARM = ARCHES[2:]
+NOP, UDF, SVC = 0xD503201F, 0, 0xD4000001  # arm64 instructions
+
+
+def movabs(register: int, value: int) -> bytes:
+    """mov r, imm64 for rax..rdi."""
+    return bytes([0x48, 0xB8 + register]) + struct.pack("<Q", value)
 
 
 def make_arch(name: str) -> Any:
