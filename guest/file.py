@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from guest.vfs_flags import (
     DEFAULT_POLLMASK,
+    FASYNC,
     FMODE_LSEEK,
     FMODE_PATH,
     FMODE_PREAD,
@@ -38,6 +39,7 @@ from mm.types import AddressSpace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from guest.fasync import FOwner
     from guest.task import Task
     from guest.tmpfs import TmpfsInode
     from guest.vfs_types import Dentry, Inode, Path
@@ -64,7 +66,7 @@ class OpenFile:
         inode.i_opens += 1
         self.f_pos = 0
         self.f_mapping: AddressSpace = inode.i_mapping if inode.i_mapping is not None else AddressSpace(None, inode)
-        self.f_owner = 0  # F_SETOWN
+        self.f_owner: FOwner | None = None  # F_SETOWN
         self.f_sig = 0
 
     def __repr__(self) -> str:
@@ -188,6 +190,8 @@ class OpenFile:
             self.f_inode.i_writecount -= 1
         for item in tuple(self.f_ep_links):
             item.remove()
+        if self.f_flags & FASYNC and self.can_fasync:
+            self.stop_fasync()
         self.closed()
         inode = self.f_inode
         if inode.i_flctx is not None:
@@ -195,6 +199,19 @@ class OpenFile:
         inode.i_opens -= 1
         if inode.i_opens == 0 and inode.i_nlink == 0:
             inode.evict()
+
+    def fasync_lists(self) -> tuple[list[Any], ...]:
+        """Where O_ASYNC enters the file, for kinds that `can_fasync`."""
+        return ()
+
+    def async_owner(self, task: Task) -> tuple[int, int] | None:
+        """Whom O_ASYNC makes the owner (pid and kind) when `task` switches it on; None: nobody, F_SETOWN says it."""
+        return None
+
+    def stop_fasync(self) -> None:
+        """Leave these lists."""
+        for entries in self.fasync_lists():
+            entries[:] = [entry for entry in entries if entry[0] is not self]
 
     def closed(self) -> None:
         """f_op->release of this kind."""

@@ -224,8 +224,9 @@ class NTty:
                 self.receive_char(c)
             self.process_echoes()  # with the whole batch: a ^C in it takes back what came before
             done += len(part)
-        if self.available(True):
-            self.tty.read_wait.wake_all()
+        canonical = self.tty.c_lflag & ICANON and not self.tty.c_lflag & EXTPROC  # end_line() has told
+        if not canonical and self.available(True):
+            self.tty.input_ready()
         return done
 
     def put(self, c: int) -> None:
@@ -358,7 +359,7 @@ class NTty:
         self.line_ends.add(self.read_head)
         self.put(c)
         self.canon_head = self.read_head
-        self.tty.read_wait.wake_all()
+        self.tty.input_ready()
 
     # ---- editing
 

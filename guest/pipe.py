@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
+from guest.fasync import POLL_IN, POLL_OUT, kill_fasync
 from guest.file import OpenFile
 from guest.sched import Restart, WaitQueue, sleep_on
 from guest.siginfo import SI_USER, SIGPIPE, kill_info
@@ -56,6 +57,8 @@ class Pipe:
         self.w_counter = 0
         self.rd_wait = WaitQueue("pipe read")
         self.wr_wait = WaitQueue("pipe write")
+        self.fasync_readers: list[Any] = []  # files with O_ASYNC
+        self.fasync_writers: list[Any] = []
 
     def __len__(self) -> int:
         return sum(map(len, self.bufs)) - self.head
@@ -127,6 +130,8 @@ class PipeFile(OpenFile):
         if count == 0:
             return b""
         if not pipe.bufs:
+            if pipe.fasync_writers:
+                self.tell(pipe.fasync_writers, POLL_OUT)
             if not pipe.writers:
                 return b""
             if self.f_flags & O_NONBLOCK:
@@ -136,6 +141,8 @@ class PipeFile(OpenFile):
 
     def consume(self, count: int) -> None:
         self.pipe.drop(count)
+        if self.pipe.fasync_writers:
+            self.tell(self.pipe.fasync_writers, POLL_OUT)
 
     def write(self, task: Task, pos: int, data: bytes) -> int:
         pipe = self.pipe
@@ -145,6 +152,8 @@ class PipeFile(OpenFile):
         if not data:
             return 0
         done = pipe.push(data)
+        if pipe.fasync_readers:
+            self.tell(pipe.fasync_readers, POLL_IN)
         if done:
             self.f_inode.i_mtime = self.f_inode.i_ctime = task.kernel.vfs.now()
             pipe.rd_wait.wake_all(POLLIN | POLLRDNORM)
@@ -174,6 +183,16 @@ class PipeFile(OpenFile):
             return (pipe.rd_wait, pipe.wr_wait) if self.f_mode & FMODE_WRITE else (pipe.rd_wait,)
         return (pipe.wr_wait,)
 
+    def fasync_lists(self) -> tuple[list[Any], ...]:
+        pipe, mode = self.pipe, self.f_mode
+        lists = (pipe.fasync_readers, FMODE_READ), (pipe.fasync_writers, FMODE_WRITE)
+        return tuple(entries for entries, bit in lists if mode & bit)
+
+    def tell(self, entries: list[Any], band: int) -> None:
+        """SIGIO for the files of one end."""
+        if entries:
+            kill_fasync(self.f_inode.i_sb.kernel, entries, band)
+
     def ioctl(self, task: Task, cmd: int, arg: int) -> int:
         if cmd != FIONREAD:
             raise Errno(errno.ENOTTY)
@@ -193,6 +212,9 @@ class PipeFile(OpenFile):
             pipe.writers -= 1
         pipe.rd_wait.wake_all()
         pipe.wr_wait.wake_all()
+        if (not pipe.readers) != (not pipe.writers):
+            self.tell(pipe.fasync_readers, POLL_IN)
+            self.tell(pipe.fasync_writers, POLL_OUT)
         if not pipe.readers and not pipe.writers and self.f_inode.i_pipe is pipe:
             self.f_inode.i_pipe = None
 

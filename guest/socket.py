@@ -12,6 +12,7 @@ import errno
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from guest.fasync import POLL_IN, POLL_OUT, f_getown, f_setown_number, kill_fasync
 from guest.file import OpenFile, fput
 from guest.sched import Restart, WaitQueue, sleep_on
 from guest.vfs_flags import (
@@ -139,6 +140,9 @@ class Sock:
         self.peercred: tuple[int, int, int] | None = None
         self.peergroups: list[int] = []
         self.dead = False  # no file any more
+        self.file: SocketFile | None = None  # its descriptor's open file
+        self.fasync: list[Any] = []  # files with O_ASYNC
+        self.async_nospace = False  # somebody found no room since the last time there was some
         self.wq = WaitQueue("a socket")
 
     # operations of a protocol
@@ -223,9 +227,32 @@ class Sock:
                 raise Errno(errno.EINTR) from None
             raise
 
+    def wait_space(self, task: Task, queue: WaitQueue, nonblock: int) -> None:
+        """Sleep until there is room to send."""
+        self.async_nospace = True
+        self.wait(task, queue, nonblock, self.sndtimeo)
+
     def state_change(self) -> None:
         """sk_state_change()."""
         self.wq.wake_all()
+
+    def data_ready(self) -> None:
+        """sk_data_ready()."""
+        self.wq.wake_all(READ_KEY)
+        if self.fasync:
+            self.wake_async(POLL_IN)
+
+    def wake_space(self) -> None:
+        """The wake-up of sk_write_space()."""
+        self.wq.wake_all(WRITE_KEY)
+        if self.async_nospace:
+            self.async_nospace = False
+            self.wake_async(POLL_OUT)
+
+    def wake_async(self, band: int) -> None:
+        """sk_wake_async(): SIGIO for those who asked for it."""
+        if self.fasync:
+            kill_fasync(self.net.sockfs.kernel, self.fasync, band)
 
 
 class SocketFile(OpenFile):
@@ -238,6 +265,7 @@ class SocketFile(OpenFile):
     def __init__(self, path: Path, inode: Inode, flags: int, sk: Sock) -> None:
         super().__init__(path, inode, flags)
         self.sk = sk
+        sk.file = self
 
     def read(self, task: Task, pos: int, count: int) -> bytes:
         if not count:
@@ -258,16 +286,20 @@ class SocketFile(OpenFile):
 
     def ioctl(self, task: Task, cmd: int, arg: int) -> int:
         if cmd in (0x8901, 0x8902):  # FIOSETOWN, SIOCSPGRP
-            self.f_owner = s32(get_user(task, arg, 4))
+            f_setown_number(task, self, s32(get_user(task, arg, 4)))
             return 0
         if cmd in (0x8903, 0x8904):  # FIOGETOWN, SIOCGPGRP
-            return put_int(task, arg, self.f_owner)
+            return put_int(task, arg, f_getown(self))
         return self.sk.ioctl(task, cmd, arg)
 
     def show_fdinfo(self) -> str:
         return self.sk.show_fdinfo()
 
+    def fasync_lists(self) -> tuple[list[Any], ...]:
+        return (self.sk.fasync,)
+
     def closed(self) -> None:
+        self.sk.file = None
         self.sk.release()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
+from guest.fasync import POLL_HUP, POLL_IN
 from guest.file import OpenFile, fput
 from guest.namei import LOOKUP_FOLLOW, filename_create, filename_lookup, inode_permission
 from guest.pipe import send_sigpipe
@@ -21,7 +22,6 @@ from guest.socket import (
     MSG_TRUNC,
     OVERFLOW_ID,
     RCV_SHUTDOWN,
-    READ_KEY,
     SEND_SHUTDOWN,
     SHUTDOWN_MASK,
     SIOCINQ,
@@ -228,7 +228,7 @@ class UnixSock(Sock):
         new.address = other.address
         self.peercred, self.peergroups = other.peercred, other.peergroups
         other.queue.append(new)
-        other.wq.wake_all(READ_KEY)
+        other.data_ready()
 
     def connect_dgram(self, task: Task, address: bytes) -> None:
         """unix_dgram_connect(); AF_UNSPEC disconnects."""
@@ -289,6 +289,10 @@ class UnixSock(Sock):
             if mode & SEND_SHUTDOWN:
                 other.sk_shutdown |= RCV_SHUTDOWN
             other.state_change()
+            if mode == SHUTDOWN_MASK:
+                other.wake_async(POLL_HUP)
+            elif mode & SEND_SHUTDOWN:
+                other.wake_async(POLL_IN)
 
     def release(self) -> None:
         """unix_release_sock(): the peer hears of it."""
@@ -303,8 +307,9 @@ class UnixSock(Sock):
             if self.queue:
                 peer.sk_err = errno.ECONNRESET
             peer.state_change()
+            peer.wake_async(POLL_HUP)
         elif peer is not None:
-            peer.wq.wake_all(WRITE_KEY)
+            peer.wake_space()
         if state == TCP_LISTEN:
             embryos, self.queue = self.queue, []
             for embryo in embryos:
@@ -337,7 +342,7 @@ class UnixSock(Sock):
     def write_space(self) -> None:
         """A buffer came back to its sender."""
         if self.writable():
-            self.wq.wake_all(WRITE_KEY)
+            self.wake_space()
 
     def full(self) -> bool:
         """unix_recvq_full()."""
@@ -349,7 +354,7 @@ class UnixSock(Sock):
         if self.sk_shutdown & SEND_SHUTDOWN:
             raise Errno(errno.EPIPE)
         if self.wmem >= self.sk_sndbuf:
-            self.wait(task, self.wq, nonblock, self.sndtimeo)
+            self.wait_space(task, self.wq, nonblock)
         skb = Skb(self, data, size)
         skb.cred = scm.cred
         if skb.cred is None and (self.passcred or other.passcred):
@@ -392,7 +397,7 @@ class UnixSock(Sock):
             skb = self.skb(task, data[sent : sent + size], charge, flags & MSG_DONTWAIT, scm, other)
             skb.fds, scm.fds = scm.fds, []
             other.queue.append(skb)
-            other.wq.wake_all(READ_KEY)
+            other.data_ready()
             sent += size
         return sent
 
@@ -430,7 +435,7 @@ class UnixSock(Sock):
         skb = self.skb(task, data, charge, flags & MSG_DONTWAIT, scm, other)
         skb.fds, scm.fds = scm.fds, []
         other.queue.append(skb)
-        other.wq.wake_all(READ_KEY)
+        other.data_ready()
         return len(data)
 
     def recv(self, task: Task, count: int, flags: int) -> Received:

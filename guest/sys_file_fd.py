@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from guest.fasync import F_OWNER_TID, f_getown, f_setown_ex, f_setown_number, set_async
 from guest.file import get_file
 from guest.namei import owner_or_capable, path_openat
 from guest.pipe import PIPE_DEF_BUFFERS, PIPE_MAX_SIZE, Pipe, PipeFile, PipeInode
@@ -187,7 +188,7 @@ def sys_fcntl(task: Task, fd: int, cmd: int, arg: int) -> int:
         flags: int = task.kernel.vfs.abi.flags_out(file.f_flags)
         return flags
     if cmd == F_SETFL:
-        return setfl(task, file, task.kernel.vfs.abi.flags_in(arg & 0xFFFFFFFF))
+        return setfl(task, fd, file, task.kernel.vfs.abi.flags_in(arg & 0xFFFFFFFF))
     if cmd in (F_GETLK, F_SETLK, F_SETLKW, F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW):
         return fcntl_lock(task, file, cmd, arg)
     if cmd in (F_SETLEASE, F_GETLEASE):
@@ -200,10 +201,10 @@ def sys_fcntl(task: Task, fd: int, cmd: int, arg: int) -> int:
 def do_fcntl(task: Task, file: OpenFile, cmd: int, arg: int) -> int:
     """The other commands: owners, pipes, seals, leases. Raises EINVAL for what is unknown."""
     if cmd == F_SETOWN:
-        file.f_owner = s32(arg)
+        f_setown_number(task, file, s32(arg))
         return 0
     if cmd == F_GETOWN:
-        return file.f_owner
+        return f_getown(file)
     if cmd == F_SETSIG:
         if arg > 64:
             raise Errno(errno.EINVAL)
@@ -213,13 +214,12 @@ def do_fcntl(task: Task, file: OpenFile, cmd: int, arg: int) -> int:
         return file.f_sig
     if cmd == F_SETOWN_EX:
         kind, pid = memoryview(copy_from_user(task, arg, 8)).cast("i")
-        if kind not in (0, 1, 2):
-            raise Errno(errno.EINVAL)
-        file.f_owner = -pid if kind == 2 else pid
+        f_setown_ex(task, file, kind, pid)
         return 0
     if cmd == F_GETOWN_EX:
         owner = file.f_owner
-        copy_to_user(task, arg, (2 if owner < 0 else 1).to_bytes(4, "little") + abs(owner).to_bytes(4, "little"))
+        kind, pid = (owner.kind, owner.pid) if owner is not None else (F_OWNER_TID, 0)
+        copy_to_user(task, arg, kind.to_bytes(4, "little") + pid.to_bytes(4, "little"))
         return 0
     if cmd in (F_SETPIPE_SZ, F_GETPIPE_SZ):
         return pipe_fcntl(task, file, cmd, arg & 0xFFFFFFFF)
@@ -240,12 +240,14 @@ def f_dupfd(task: Task, file: OpenFile, start: int, cloexec: bool) -> int:
     return fd
 
 
-def setfl(task: Task, file: OpenFile, flags: int) -> int:
+def setfl(task: Task, fd: int, file: OpenFile, flags: int) -> int:
     """Change the flags that can change. Raises EPERM, EINVAL."""
     if flags & O_NOATIME and not file.f_flags & O_NOATIME and not owner_or_capable(task, file.f_inode):
         raise Errno(errno.EPERM)
     if flags & O_DIRECT and file.f_inode.is_reg():
         raise Errno(errno.EINVAL)
+    if (flags ^ file.f_flags) & FASYNC and file.can_fasync:
+        set_async(task, fd, file, flags & FASYNC)
     file.setfl((flags & SETFL_MASK) | (file.f_flags & ~SETFL_MASK))
     return 0
 
@@ -304,13 +306,11 @@ def sys_pipe(task: Task, fds: int) -> int:
     return sys_pipe2(task, fds, 0)
 
 
-def ioctl_fioasync(task: Task, file: OpenFile, arg: int) -> int:
+def ioctl_fioasync(task: Task, fd: int, file: OpenFile, arg: int) -> int:
     """Switch O_ASYNC on or off. Raises ENOTTY for a kind without f_op->fasync."""
     on = FASYNC if any(copy_from_user(task, arg, 4)) else 0
     if (on ^ file.f_flags) & FASYNC:
-        if not file.can_fasync:
-            raise Errno(errno.ENOTTY)
-        file.f_flags ^= FASYNC
+        set_async(task, fd, file, on)
     return 0
 
 
@@ -329,7 +329,7 @@ def sys_ioctl(task: Task, fd: int, cmd: int, arg: int) -> int:
         file.setfl(file.f_flags | O_NONBLOCK if on else file.f_flags & ~O_NONBLOCK)
         return 0
     if cmd == 0x5452:  # FIOASYNC
-        return ioctl_fioasync(task, file, arg)
+        return ioctl_fioasync(task, fd, file, arg)
     if cmd == 0x541B and file.f_inode.is_reg() and not file.stream:  # FIONREAD
         left = file.f_inode.i_size - file.f_pos
         copy_to_user(task, arg, (left & 0xFFFFFFFF).to_bytes(4, "little"))

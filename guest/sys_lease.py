@@ -10,9 +10,8 @@ import errno
 from typing import TYPE_CHECKING
 
 from guest.clock import NSEC_PER_SEC
+from guest.fasync import F_OWNER_PID, POLL_MSG, f_setown, send_sigio
 from guest.sched import sleep_on
-from guest.siginfo import SI_KERNEL, SIGPOLL, SigInfo, kill_info
-from guest.signal import send_signal
 from guest.sys_file_lock import F_RDLCK, F_UNLCK, F_WRLCK, context
 from guest.vfs_flags import FMODE_WRITE, O_ACCMODE, O_NONBLOCK, s32
 from mm.errors import Errno
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from guest.vfs_types import Inode
 
 CAP_LEASE = 28
-POLL_MSG = 3
-_BAND_MSG = 0x441  # POLLIN | POLLRDNORM | POLLMSG
 _JIFFY = 4_000_000  # ns
 
 
@@ -54,7 +51,7 @@ class Lease:
         if kind == F_UNLCK:
             self.unlock_pending = False
             locks.leases.remove(self)
-            self.file.f_owner = self.file.f_sig = 0
+            self.file.f_owner, self.file.f_sig = None, 0
         if kind != F_WRLCK:
             self.downgrade_pending = False
             self.downgrade_time = 0
@@ -108,8 +105,8 @@ def fcntl_setlease(task: Task, fd: int, file: OpenFile, arg: int) -> int:
         if not task.kernel.sysctls.get("leases-enable", 1):
             raise Errno(errno.EINVAL)
         locks.leases.append(Lease(file, s32(fd), kind, task.tgid))
-    if not file.f_owner:
-        file.f_owner = task.tgid
+    if file.f_owner is None:
+        f_setown(task, file, task.tgid, F_OWNER_PID)
     return 0
 
 
@@ -125,19 +122,7 @@ def fcntl_getlease(file: OpenFile) -> int:
 
 def _tell(task: Task, lease: Lease) -> None:
     """lease_break_callback(): F_SETSIG's signal, or SIGIO, for the owner of the file."""
-    file, kernel = lease.file, task.kernel
-    owner = file.f_owner
-    if owner >= 0:
-        found = kernel.find_task(owner)
-        targets = [found] if found is not None else []
-    else:
-        targets = [other for other in kernel.tasks.values() if other.signal.pgrp == -owner]
-    for target in targets:
-        info = kill_info(SIGPOLL, SI_KERNEL, 0, 0)
-        if file.f_sig:
-            info = SigInfo(file.f_sig, POLL_MSG, _BAND_MSG.to_bytes(8, "little") + lease.fd.to_bytes(4, "little"))
-        if target.group_leader is target:
-            send_signal(info, target, True)
+    send_sigio(task.kernel, lease.file, lease.fd, POLL_MSG)
 
 
 def break_lease(task: Task, inode: Inode, flags: int) -> None:

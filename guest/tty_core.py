@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
+from guest.fasync import F_OWNER_PGRP, F_OWNER_PID, POLL_IN, kill_fasync
 from guest.file import OpenFile
 from guest.n_tty import NTty
 from guest.sched import WaitQueue, sleep_on
@@ -80,6 +81,7 @@ class Tty:
         self.read_wait = WaitQueue("a terminal's input")
         self.write_wait = WaitQueue("room in a terminal")
         self.files: list[TtyFile] = []
+        self.fasync: list[Any] = []  # files with O_ASYNC
         self.flip = bytearray()  # came from the other side, not yet taken by the line discipline
         self.ldisc = NTty(self)
 
@@ -188,6 +190,12 @@ class Tty:
             master_closed(self)
             link.hangup()
 
+    def input_ready(self) -> None:
+        """There is something to read."""
+        self.read_wait.wake_all()
+        if self.fasync:
+            kill_fasync(self.kernel, self.fasync, POLL_IN)
+
     def wake(self) -> None:
         """Whoever waits looks again."""
         self.read_wait.wake_all()
@@ -209,6 +217,13 @@ class TtyFile(OpenFile):
         self.prefix = 0  # of these, the byte of packet mode
         self.status = False  # it showed a change of status
         tty.files.append(self)
+
+    def fasync_lists(self) -> tuple[list[Any], ...]:
+        return (self.tty.fasync,)
+
+    def async_owner(self, task: Task) -> tuple[int, int]:
+        """tty_fasync(): the foreground process group, or else who asks."""
+        return (self.tty.pgrp, F_OWNER_PGRP) if self.tty.pgrp else (task.tgid, F_OWNER_PID)
 
     def read(self, task: Task, pos: int, count: int) -> bytes:
         """n_tty_read()."""

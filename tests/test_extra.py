@@ -24,6 +24,7 @@ CHECK = {
     "cputimers": 0,
     "admin": 0,
     "syscallfile": 0,
+    "sigio": 0,
 }
 
 #: Lines that differ from run to run on the real kernel too, or tell of the machine and not of memory.
