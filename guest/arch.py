@@ -36,6 +36,8 @@ class GuestArch:
     has_restorer = True  # sa_restorer in struct sigaction
     uses_sa_restorer = True
     vvar_pages = 0
+    vvar_timens_page = 0  # the page of [vvar] that is the first one's stand-in in a time namespace
+    vdso_data_offset = 0  # of struct vdso_data within its page
     uses_gnu_property = False  # CONFIG_ARCH_USE_GNU_PROPERTY
     gate_area: tuple[int, int, int, str] | None = None  # start, end, vm_flags, name: shown in maps, mapped nowhere
     clone_backwards = False  # argument order of clone: tls before child_tid

@@ -107,6 +107,8 @@ class Arm64(GuestArch):
     min_sigstksz = 5120
     uses_sa_restorer = False
     vvar_pages = 2
+    vvar_timens_page = 1
+    vdso_data_offset = 0
     uses_gnu_property = True
     clone_backwards = True
     speculation = {0: 2}  # noqa: RUF012 - constant # store bypass: enabled

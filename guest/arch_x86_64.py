@@ -106,6 +106,8 @@ class X86_64(GuestArch):
     pc = RIP
     sp = RSP
     vvar_pages = 4
+    vvar_timens_page = 3
+    vdso_data_offset = 128  # of _vdso_data in [vvar]
     gate_area = (VSYSCALL_ADDR, VSYSCALL_ADDR + 0x1000, 4, "[vsyscall]")  # VM_EXEC only: vsyscall=xonly
     speculation = {0: 0, 1: 2}  # noqa: RUF012 - constant # store bypass: not affected; indirect branch: enabled
     hwcap = 0x78BFBFD  # CPUID.1:EDX of qemu64

@@ -65,7 +65,7 @@ def the_cpu_clock(task: Task, which: int, reading: bool = False) -> CpuClock:
     if which & 3 == _CLOCKFD:
         raise Errno(errno.EINVAL)
     pid = ~which >> 3
-    target = task if pid == 0 else task.kernel.find_task(pid)
+    target = task if pid == 0 else task.find_task(pid)
     if target is None:
         raise Errno(errno.EINVAL)
     if which & CPUCLOCK_PERTHREAD:

@@ -346,7 +346,7 @@ def _execve(bprm: Bprm, strings: Any, open_file: Any, count: Any = None) -> int:
     from mm.fork import mmput
 
     task = bprm.task
-    old_pid = task.pid
+    old_pid = task.vnr(task.pid) if task.tracer is None else task.tracer.vnr(task.pid)
     argv: list[str] = []
     try:
         bprm.mm_init()

@@ -79,6 +79,12 @@ def _become_leader(task: Task, leader: Task) -> None:
     kernel.tasks.pop(old_pid, None)
     task.pid = task.tgid = leader.pid
     kernel.tasks[task.pid] = task
+    if task.pid_ns is not None:
+        from guest.pid_namespace import free_pid
+
+        free_pid(kernel, task.pid_ns, old_pid)
+        if task.pid_ns.child_reaper is leader:
+            task.pid_ns.child_reaper = task
     task.group_leader = task
     task.start_time = leader.start_time
     if leader in parent.children:
@@ -180,6 +186,10 @@ def release_resources(task: Task, code: int) -> None:
         from guest.nsproxy import exit_namespaces
 
         exit_namespaces(task)
+    if task.time_ns is not None:
+        from guest.time_namespace import timens_leave
+
+        timens_leave(task)
     files, task.files = task.files, None
     if files is not None:
         files.close_all(task)
@@ -188,12 +198,28 @@ def release_resources(task: Task, code: int) -> None:
         from guest.tty_jobctrl import disassociate_ctty
 
         disassociate_ctty(task, True)
+    if group_dead and task.pid_ns is not None:
+        from guest.pid_namespace import init_exits
+
+        if task.ptraced:
+            from guest.ptrace import exit_ptrace
+
+            exit_ptrace(task)
+        if init_exits(task, code):
+            kernel.need_resched |= kernel.current is task
+            return
+    finish_exit(task, code, group_dead)
+
+
+def finish_exit(task: Task, code: int, group_dead: bool) -> None:
+    """The last of do_exit(): relatives are told, and the first program's end is the machine's."""
+    kernel = task.kernel
     _exit_notify(task, group_dead)
     if kernel.system.listener is not None:
         kernel.system.listener(Exit(task.pid, code))
     if group_dead and task.group_leader is kernel.first:
-        dying = signal.flags & SIGNAL_GROUP_EXIT
-        kernel.exit_status = signal.group_exit_code if dying else kernel.first.exit_code
+        dying = task.signal.flags & SIGNAL_GROUP_EXIT
+        kernel.exit_status = task.signal.group_exit_code if dying else kernel.first.exit_code
     if kernel.current is task:
         kernel.need_resched = True
 
@@ -259,6 +285,11 @@ def release_task(task: Task) -> None:
     if task.group_leader is task and task in task.real_parent.children:
         task.real_parent.children.remove(task)
     leader = task.group_leader
+    if task.pid_ns is not None:
+        from guest.pid_namespace import free_pid
+
+        for pid in {task.pid, signal.pgrp, signal.session}:
+            free_pid(kernel, task.pid_ns, pid)
     if leader is not task and leader.exit_state == TASK_ZOMBIE and signal.threads == [leader]:
         unwaited = do_notify_parent(leader, leader.exit_signal)
         if unwaited or (leader.real_parent is kernel.init and not leader.ptrace):
@@ -271,12 +302,14 @@ def _find_new_reaper(kernel: Kernel, father: Task) -> Task:
         if thread is not father and not thread.flags & PF_EXITING:
             return thread
     ancestor = father.real_parent
-    while ancestor is not kernel.init:
+    while ancestor is not kernel.init and ancestor.pid_ns is father.pid_ns:
         if ancestor.signal.is_child_subreaper:
             for thread in ancestor.signal.threads:
                 if not thread.flags & PF_EXITING:
                     return thread
         ancestor = ancestor.real_parent
+    if father.pid_ns is not None and father.pid_ns.child_reaper is not None:
+        return father.pid_ns.child_reaper
     return kernel.init
 
 
@@ -290,7 +323,7 @@ def _forget_original_parent(father: Task) -> None:
         child.real_parent = reaper
         reaper.children.append(child)
         if child.pdeath_signal:
-            send_signal(kill_info(child.pdeath_signal, SI_USER, father.tgid, father.cred.uid), child, True)
+            send_signal(kill_info(child.pdeath_signal, SI_USER, child.vnr(father.tgid), father.cred.uid), child, True)
         if reaper.signal is father.signal:
             continue
         child.exit_signal = SIGCHLD

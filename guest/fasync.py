@@ -64,33 +64,30 @@ def f_setown_number(task: Task, file: OpenFile, who: int) -> None:
     if who == -(1 << 31):
         raise Errno(errno.EINVAL)
     kind = F_OWNER_PGRP if who < 0 else F_OWNER_PID
-    if who and not _exists(task.kernel, abs(who)):
-        raise Errno(errno.ESRCH)
-    f_setown(task, file, abs(who), kind)
+    f_setown(task, file, _find_vpid(task, abs(who)), kind)
 
 
 def f_setown_ex(task: Task, file: OpenFile, kind: int, pid: int) -> None:
     """F_SETOWN_EX. Raises EINVAL, ESRCH."""
     if kind not in (F_OWNER_TID, F_OWNER_PID, F_OWNER_PGRP):
         raise Errno(errno.EINVAL)
-    if pid and not _exists(task.kernel, pid):
-        raise Errno(errno.ESRCH)
-    f_setown(task, file, pid, kind)
+    f_setown(task, file, _find_vpid(task, pid), kind)
 
 
-def f_getown(file: OpenFile) -> int:
+def f_getown(task: Task, file: OpenFile) -> int:
     """F_GETOWN: a process group is negative."""
     owner = file.f_owner
     if owner is None:
         return 0
-    return -owner.pid if owner.kind == F_OWNER_PGRP else owner.pid
+    return -task.vnr(owner.pid) if owner.kind == F_OWNER_PGRP else task.vnr(owner.pid)
 
 
-def _exists(kernel: Kernel, pid: int) -> bool:
-    """Whether a task, process group or session has this number (find_vpid())."""
-    if kernel.find_task(pid) is not None:
-        return True
-    return any(pid in (task.signal.pgrp, task.signal.session) for task in kernel.tasks.values())
+def _find_vpid(task: Task, nr: int) -> int:
+    """What a number stands for, 0 nobody. Raises Errno(ESRCH) where no task, process group or session goes by it."""
+    pid = task.vpid(nr) if nr else 0
+    if pid and not task.kernel.pid_in_use(pid):
+        raise Errno(errno.ESRCH)
+    return pid
 
 
 def set_async(task: Task, fd: int, file: OpenFile, on: int) -> None:

@@ -177,8 +177,8 @@ class OpenFile:
         """fcntl(F_SETFL) changed f_flags to `flags`."""
         self.f_flags = flags
 
-    def show_fdinfo(self) -> str:
-        """What /proc/PID/fdinfo adds for this kind."""
+    def show_fdinfo(self, sb: Any) -> str:
+        """What /proc/PID/fdinfo adds for this kind; `sb` is that /proc."""
         return ""
 
     def flush(self, task: Task | None) -> None:

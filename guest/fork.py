@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from guest.events import Fork
 from guest.exit import new_vfork_queue, wait_for_vfork_done
-from guest.nsproxy import NEW_NAMESPACES, create_new_namespaces
+from guest.nsproxy import NEW_NAMESPACES, check_thread, create_new_namespaces, enter
 from guest.own_mm import own_mm
 from guest.sched import ERESTARTNOINTR, TASK_RUNNING, Restart
 from guest.siginfo import SIG_IGN, SIGCHLD
@@ -19,6 +19,7 @@ from mm.uaccess import put_user
 
 if TYPE_CHECKING:
     from guest.kernel import Kernel
+    from guest.nsproxy import Nsproxy
 
 RLIMIT_CPU = 0
 CSIGNAL = 0xFF
@@ -62,7 +63,7 @@ class CloneArgs:
         self.child_tid = child_tid
         self.tls = tls
         self.pidfd = parent_tid
-        self.set_tid = 0
+        self.set_tid: list[int] = []
 
 
 def kernel_clone(task: Task, args: CloneArgs) -> int:
@@ -75,7 +76,7 @@ def kernel_clone(task: Task, args: CloneArgs) -> int:
         child = _copy_process(task, args)
         event = _trace_child(task, child, args) if task.ptrace else 0
         if flags & CLONE_PARENT_SETTID:
-            _try_put(task, args.parent_tid, child.pid)
+            _try_put(task, args.parent_tid, task.vnr(child.pid))
         if flags & CLONE_VFORK:
             child.vfork_done = new_vfork_queue(child)
             task.wait_state["child"] = child
@@ -87,9 +88,9 @@ def kernel_clone(task: Task, args: CloneArgs) -> int:
             from guest.ptrace import EVENT, ptrace_event
 
             task.wait_state["child"] = child
-            ptrace_event(task, EVENT, event, child.pid)
+            ptrace_event(task, EVENT, event, (task.tracer or task).vnr(child.pid))
     if flags & CLONE_VFORK:
-        pid = child.pid
+        pid = (task.tracer or task).vnr(child.pid)
         try:
             wait_for_vfork_done(task, child)
         except Restart:
@@ -99,8 +100,8 @@ def kernel_clone(task: Task, args: CloneArgs) -> int:
 
             task.wait_state["done"] = True
             ptrace_event(task, EVENT, PTRACE_EVENT_VFORK_DONE, pid)
-        return pid
-    return child.pid
+        return task.vnr(child.pid)
+    return task.vnr(child.pid)
 
 
 def _trace_child(task: Task, child: Task, args: CloneArgs) -> int:
@@ -145,6 +146,8 @@ def _check_flags(task: Task, args: CloneArgs) -> None:
         raise invalid
     if flags & CLONE_THREAD and flags & (CLONE_NEWUSER | CLONE_NEWPID):
         raise invalid
+    if flags & (CLONE_THREAD | CLONE_VM) and task.nsproxy is not None:
+        check_thread(task, flags)
     if flags & CLONE_PIDFD and flags & (CLONE_DETACHED | CLONE_THREAD):
         raise invalid
     if flags & (CLONE_NEWIPC | CLONE_SYSVSEM) == CLONE_NEWIPC | CLONE_SYSVSEM and task.capable(_CAP_SYS_ADMIN):
@@ -161,10 +164,11 @@ def _copy_process(task: Task, args: CloneArgs) -> Task:
     kernel = task.kernel
     _check_nproc(task)
     namespaces = create_new_namespaces(task, flags) if flags & NEW_NAMESPACES else task.nsproxy
-    child = Task(kernel, kernel.alloc_pid())
+    child = Task(kernel, _alloc_pid(task, args, namespaces))
     _inherit(child, task, flags)
     if namespaces is not None:
         child.nsproxy = namespaces
+        enter(child, namespaces)
     if flags & CLONE_CHILD_SETTID:
         child.set_child_tid = args.child_tid
     if flags & CLONE_CHILD_CLEARTID:
@@ -172,6 +176,10 @@ def _copy_process(task: Task, args: CloneArgs) -> Task:
     _copy_resources(child, task, flags)
     try:
         _copy_mm(child, task, flags)
+        if child.time_ns is not task.time_ns:
+            from guest.time_namespace import timens_commit
+
+            timens_commit(child)
         child.cpu_state = _copy_thread(kernel, task, args)
     except Errno:
         _undo(child)
@@ -183,6 +191,15 @@ def _copy_process(task: Task, args: CloneArgs) -> Task:
     if child.set_child_tid:
         kernel.on_first_run(child)
     return child
+
+
+def _alloc_pid(task: Task, args: CloneArgs, namespaces: Nsproxy | None) -> int:
+    """The child's process id, numbered in the namespaces it will be in."""
+    if not args.set_tid and (namespaces is None or namespaces.pid_ns is None):
+        return task.kernel.alloc_pid()
+    from guest.pid_namespace import alloc_pid
+
+    return alloc_pid(task, None if namespaces is None else namespaces.pid_ns, args.set_tid)
 
 
 def _give_pidfd(task: Task, child: Task, address: int) -> None:
@@ -229,6 +246,7 @@ def _inherit(child: Task, task: Task, flags: int) -> None:
     if task.sched_reset_on_fork:
         child.policy, child.rt_priority, child.nice = 0, 0, max(task.nice, 0)
     child.io_context = task.io_context
+    child.time_ns = task.time_ns
     child.trap_nr, child.error_code, child.cr2 = task.trap_nr, task.error_code, task.cr2
     child.fault_address, child.fault_code = task.fault_address, task.fault_code
     child.start_time = task.kernel.clock.now
@@ -311,6 +329,10 @@ def _undo(child: Task) -> None:
     child.files.close_all()
     child.fs.users -= 1
     child.sighand.count -= 1
+    if child.pid_ns is not None:
+        from guest.pid_namespace import free_pid
+
+        free_pid(child.kernel, child.pid_ns, child.pid)
 
 
 def _attach(child: Task, task: Task, args: CloneArgs) -> None:
@@ -334,4 +356,8 @@ def _attach(child: Task, task: Task, args: CloneArgs) -> None:
     else:
         child.real_parent.children.append(child)
     task.kernel.tasks[child.pid] = child
+    if child.pid_ns is not None and child.group_leader is child:
+        from guest.pid_namespace import becomes_init
+
+        becomes_init(child)
     recalc_sigpending(child)

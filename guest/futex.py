@@ -244,6 +244,8 @@ def _deadline(task: Task, utime: int, relative: bool, realtime: bool) -> int:
             raise Errno(errno.EINVAL)
         value = seconds * NSEC_PER_SEC + nanoseconds
         clock = task.kernel.clock
+        if task.time_ns is not None and not relative and not realtime:
+            value = task.time_ns.to_host(1, value)
         state["at-time-of-day"] = realtime and not relative
         state["futex-deadline"] = clock.now + value if relative else value - clock.offset if realtime else value
     return int(state["futex-deadline"])
@@ -277,7 +279,7 @@ def _handle_death(task: Task, address: int) -> None:
     if address & 3:
         raise Errno(errno.EINVAL)
     value = get_user(task, address, 4)
-    if value & FUTEX_TID_MASK != task.pid:
+    if value & FUTEX_TID_MASK != task.vnr(task.pid):
         return
     put_user(task, address, value & FUTEX_WAITERS | FUTEX_OWNER_DIED, 4)
     if value & FUTEX_WAITERS:

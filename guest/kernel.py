@@ -30,7 +30,7 @@ from guest.siginfo import SIGKILL
 from guest.signal import do_signal
 from guest.syscall_numbers import NAMES
 from guest.syscalls import Entry, Table
-from guest.task import SIGNAL_UNKILLABLE, Sighand, SignalStruct, Task, default_rlimits
+from guest.task import PF_EXITING, SIGNAL_UNKILLABLE, Sighand, SignalStruct, Task, default_rlimits
 from guest.timers import Timers
 from mm.errors import Errno, MustSleep
 
@@ -79,6 +79,7 @@ class Kernel:
         self.last_fatal: Any = None  # (pid, SigInfo) of the last signal that killed
         self.unknown_calls: dict[int, int] = {}  # system call number -> how often refused with ENOSYS
         self.next_pid = config.first_pid
+        self.pids_wrapped = False  # all have been given once
         self.pid_max = 4096  # PID_MAX_DEFAULT with CONFIG_BASE_SMALL, as the oracle is built
         self.total_forks = 0
         self.context_switches = 0
@@ -406,7 +407,7 @@ class Kernel:
         from mm.uaccess import put_user
 
         try:  # noqa: SIM105 - contextlib is not worth its import here
-            put_user(task, task.set_child_tid, task.pid, 4)
+            put_user(task, task.set_child_tid, task.vnr(task.pid), 4)
         except Errno:
             pass  # put_user()'s result is not looked at
 
@@ -522,7 +523,7 @@ class Kernel:
     def _end_everybody(self) -> None:
         """The first program is gone: SIGKILL for who is left, at once (the end of a pid namespace)."""
         for task in list(self.tasks.values()):
-            if task is not self.init and not task.exit_state:
+            if task is not self.init and not task.flags & PF_EXITING:
                 self.force_exit(task, SIGKILL)
         self.run_queue.clear()
 
@@ -539,14 +540,20 @@ class Kernel:
         """The next free pid, cyclic as the kernel's idr. Raises Errno(EAGAIN) when there is none."""
         for _ in range(self.pid_max):
             pid = self.next_pid
-            self.next_pid = pid + 1 if pid + 1 < self.pid_max else 300
-            if pid not in self.tasks:
+            self.next_pid = pid + 1
+            if pid + 1 >= self.pid_max:
+                self.next_pid, self.pids_wrapped = 300, True
+            if pid not in self.tasks and not (self.pids_wrapped and self.pid_in_use(pid)):
                 return pid
         raise Errno(11)
 
     def find_task(self, pid: int) -> Task | None:
-        """find_task_by_vpid()."""
+        """The task of this number in the first namespace; Task.find_task() is for what a program says."""
         return self.tasks.get(pid)
+
+    def pid_in_use(self, pid: int) -> bool:
+        """Whether a task, a process group or a session goes by it."""
+        return pid in self.tasks or any(t.signal.pgrp == pid or t.signal.session == pid for t in self.tasks.values())
 
     def is_orphaned_pgrp(self, pgrp: int, ignore: Task | None = None) -> bool:
         """Whether no member of the group has a parent in another group of the same session."""

@@ -190,7 +190,7 @@ class MqueueInode(TmpfsInode):
         if owner is not None and len(self.messages) == 1:
             kind, signo, value = self.notify
             if kind == SIGEV_SIGNAL and signo and not owner.exit_state and owner.self_exec_id == self.notify_exec_id:
-                send_signal(queue_info(signo, SI_MESGQ, sender.tgid, sender.cred.uid, value), owner, True)
+                send_signal(queue_info(signo, SI_MESGQ, owner.vnr(sender.tgid), sender.cred.uid, value), owner, True)
             self.notify_owner = None
         self.wait_q.wake_all(POLLIN)
 
@@ -230,9 +230,10 @@ class MqueueFile(OpenFile):
         inode = self.f_inode
         owner = inode.notify_owner
         kind, signo, _ = inode.notify if owner is not None else (0, 0, 0)
+        notified = task.vnr(owner.tgid) if owner is not None else 0
         text = (
             f"QSIZE:{sum(len(text) for _, text in inode.messages):<10} NOTIFY:{kind:<5} "
-            f"SIGNO:{signo if kind == SIGEV_SIGNAL else 0:<5} NOTIFY_PID:{owner.tgid if owner is not None else 0:<6}\n"
+            f"SIGNO:{signo if kind == SIGEV_SIGNAL else 0:<5} NOTIFY_PID:{notified:<6}\n"
         ).encode()[: FILENT_SIZE - 1]
         found = text[pos : pos + count]
         if found:

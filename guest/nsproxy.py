@@ -1,8 +1,10 @@
-"""Namespaces: host names (UTS), System V IPC and mounts of their own (kernel/nsproxy.c, utsname.c, ipc/namespace.c).
+"""The namespaces a task is in (kernel/nsproxy.c), and those of host names (UTS) and System V IPC themselves.
 
-A task whose `nsproxy` is None is in the first namespaces, as nearly every task is. A mount namespace is a name only:
-mounts are made before the machine starts (--mount), so a copy of them stays the same. Process ids, networks and clocks
-have one namespace each; to ask for another fails as with a limit of none in /proc/sys/user.
+A task whose `nsproxy` is None is in the first namespaces, as nearly every task is. Process ids and clocks are special:
+a task stays where it is (`task.pid_ns`, `task.time_ns`), and the nsproxy says where its children will be.
+
+    host names, IPC, networks   here            mounts   namespace.py (in full) and vfs_types.py's Mount
+    process ids                 pid_namespace.py       clocks   time_namespace.py
 """
 
 from __future__ import annotations
@@ -10,18 +12,20 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
-from guest.cred import CAP_SYS_ADMIN
+from guest.cred import CAP_SYS_ADMIN, CAP_SYS_CHROOT
 from mm.errors import Errno
 
 if TYPE_CHECKING:
     from guest.kernel import Kernel
     from guest.task import Task
 
-CLONE_NEWTIME, CLONE_NEWNS, CLONE_SYSVSEM = 0x80, 0x20000, 0x40000
+CLONE_NEWTIME, CLONE_THREAD, CLONE_NEWNS, CLONE_SYSVSEM = 0x80, 0x10000, 0x20000, 0x40000
 CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x2000000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-SINGLE = CLONE_NEWTIME | CLONE_NEWPID | CLONE_NEWNET  # of which there is one namespace
-NEW_NAMESPACES = SINGLE | CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER
+NEW_NAMESPACES = (
+    CLONE_NEWTIME | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC
+    | CLONE_NEWUSER
+)  # fmt: skip
 _FIRST_NUMBER = 4026532128  # what proc_alloc_inum() of the oracle has left
 #: Names below /proc/PID/ns, and the inode numbers of the first namespaces, as the oracle has them.
 KINDS = {
@@ -51,27 +55,57 @@ class Namespace:
 class Nsproxy:
     """The namespaces of some tasks (struct nsproxy), by kind; immutable."""
 
-    __slots__ = ("spaces",)
+    __slots__ = ("pid_ns", "spaces", "time_ns")
 
     def __init__(self, spaces: dict[int, Namespace]) -> None:
         self.spaces = spaces
+        pid_ns, time_ns = spaces[CLONE_NEWPID], spaces[CLONE_NEWTIME]
+        # Where children will be; None: the first namespace.
+        self.pid_ns: Any = None if pid_ns.number == KINDS[b"pid"][1] else pid_ns
+        self.time_ns: Any = None if time_ns.number == KINDS[b"time"][1] else time_ns
 
     def replaced(self, changes: dict[int, Namespace]) -> Nsproxy:
         """With other namespaces of some kinds."""
         return Nsproxy(self.spaces | changes)
 
 
-def nsproxy_of(task: Task) -> Nsproxy:
-    """The task's namespaces."""
-    if task.nsproxy is not None:
-        return task.nsproxy
-    kernel = task.kernel
+def first_spaces(kernel: Kernel) -> Nsproxy:
+    """Those a machine begins with."""
     if kernel.nsproxy is None:
         spaces = {kind: Namespace(number) for kind, number in KINDS.values()}
         spaces[CLONE_NEWUTS].names = kernel.sysctls
         kernel.nsproxy = Nsproxy(spaces)
     first: Nsproxy = kernel.nsproxy
     return first
+
+
+def nsproxy_of(task: Task) -> Nsproxy:
+    """The task's namespaces."""
+    return task.nsproxy if task.nsproxy is not None else first_spaces(task.kernel)
+
+
+def own_space(task: Task, kind: int) -> Namespace:
+    """The namespace the task itself is in."""
+    if kind == CLONE_NEWPID:
+        return task.pid_ns or first_spaces(task.kernel).spaces[kind]
+    if kind == CLONE_NEWTIME:
+        return task.time_ns or first_spaces(task.kernel).spaces[kind]
+    return nsproxy_of(task).spaces[kind]
+
+
+def enter(child: Task, namespaces: Nsproxy) -> None:
+    """A new task begins in the namespaces for its parent's children."""
+    child.pid_ns = namespaces.pid_ns
+    child.time_ns = namespaces.time_ns
+
+
+def check_thread(task: Task, flags: int) -> None:
+    """A child elsewhere cannot be a thread, nor share memory across clocks (copy_process()). Raises Errno(EINVAL)."""
+    proxy = nsproxy_of(task)
+    if flags & CLONE_THREAD and proxy.pid_ns is not task.pid_ns:
+        raise Errno(errno.EINVAL)
+    if proxy.time_ns is not task.time_ns:
+        raise Errno(errno.EINVAL)
 
 
 def uts_names(task: Task) -> dict[str, Any]:
@@ -83,9 +117,23 @@ def uts_names(task: Task) -> dict[str, Any]:
 
 
 def _new(kernel: Kernel, task: Task, kind: int) -> Namespace:
-    number = kernel.next_namespace
+    number = _FIRST_NUMBER + kernel.next_namespace
+    if kind == CLONE_NEWPID:
+        from guest.pid_namespace import new_pid_namespace
+
+        made: Namespace = new_pid_namespace(number, task, nsproxy_of(task).pid_ns)
+    elif kind == CLONE_NEWTIME:
+        from guest.time_namespace import TimeNamespace
+
+        made = TimeNamespace(number, nsproxy_of(task).time_ns)
+    else:
+        made = _new_plain(kernel, task, kind, number)
     kernel.next_namespace += 1
-    space = Namespace(_FIRST_NUMBER + number)
+    return made
+
+
+def _new_plain(kernel: Kernel, task: Task, kind: int, number: int) -> Namespace:
+    space = Namespace(number)
     if kind == CLONE_NEWUTS:
         names = uts_names(task)
         space.names = {key: names[key] for key in ("hostname", "domainname") if key in names}
@@ -96,6 +144,10 @@ def _new(kernel: Kernel, task: Task, kind: int) -> Namespace:
     return space
 
 
+#: In which order they are made, and so numbered.
+_ORDER = (CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWTIME)
+
+
 def create_new_namespaces(task: Task, flags: int) -> Nsproxy | None:
     """Namespaces for a task that asks for new ones with CLONE_NEW*. Raises Errno EINVAL, EPERM or ENOSPC."""
     if flags & CLONE_NEWUSER:
@@ -104,9 +156,9 @@ def create_new_namespaces(task: Task, flags: int) -> Nsproxy | None:
         return task.nsproxy
     if not task.capable(CAP_SYS_ADMIN):
         raise Errno(errno.EPERM)
-    if flags & SINGLE:
+    if flags & CLONE_NEWNET:
         raise Errno(errno.ENOSPC)
-    kinds = [kind for kind in (CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC) if flags & kind]
+    kinds = [kind for kind in _ORDER if flags & kind]
     return nsproxy_of(task).replaced({kind: _new(task.kernel, task, kind) for kind in kinds}) if kinds else task.nsproxy
 
 
@@ -137,11 +189,15 @@ def exit_namespaces(task: Task) -> None:
 
 
 def install(task: Task, changes: dict[int, Namespace]) -> None:
-    """setns(): move to these namespaces. Raises Errno EPERM, or EINVAL for a folder shared with another task."""
-    if not task.capable(CAP_SYS_ADMIN):
-        raise Errno(errno.EPERM)
-    if CLONE_NEWNS in changes and task.fs.users != 1:
-        raise Errno(errno.EINVAL)
+    """setns(): move to these namespaces.
+
+    Raises:
+        Errno: EPERM; EINVAL for a folder shared with another task, or process ids outside its own; EUSERS for another
+            clock while there are threads.
+    """
+    for kind in (CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWTIME):
+        if kind in changes:
+            _check_install(task, kind, changes[kind])
     moved = nsproxy_of(task).replaced(changes)
     if CLONE_NEWIPC in changes and task.sem_undo is not None:
         from guest.sys_sem import exit_sem
@@ -149,3 +205,31 @@ def install(task: Task, changes: dict[int, Namespace]) -> None:
         exit_sem(task)
     exit_namespaces(task)
     task.nsproxy = moved
+    if CLONE_NEWTIME in changes:
+        from guest.time_namespace import timens_commit
+
+        task.time_ns = moved.time_ns
+        timens_commit(task)
+
+
+def _check_install(task: Task, kind: int, space: Namespace) -> None:
+    if kind == CLONE_NEWTIME and not is_single_threaded(task):
+        raise Errno(errno.EUSERS)
+    if not task.capable(CAP_SYS_ADMIN):
+        raise Errno(errno.EPERM)
+    if kind == CLONE_NEWPID:
+        from guest.pid_namespace import check_install
+
+        check_install(task, space)
+    if kind == CLONE_NEWNS:
+        if not task.capable(CAP_SYS_CHROOT):
+            raise Errno(errno.EPERM)
+        if task.fs.users != 1:
+            raise Errno(errno.EINVAL)
+
+
+def is_single_threaded(task: Task) -> bool:
+    """current_is_single_threaded(): neither a thread nor a process that shares its memory."""
+    if len(task.signal.threads) > 1:
+        return False
+    return not any(other.mm is task.mm and other is not task for other in task.kernel.tasks.values())

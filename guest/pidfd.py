@@ -37,9 +37,16 @@ class PidFile(OpenFile):
     def poll_queues(self, task: Task) -> tuple[Any, ...]:
         return (self.pidfd_task.signal.wait_pidfd,)
 
-    def show_fdinfo(self) -> str:
-        pid = -1 if self.pidfd_task.exit_state == TASK_DEAD else self.pidfd_task.pid
-        return f"Pid:\t{pid}\nNSpid:\t{pid}\n"
+    def show_fdinfo(self, sb: Any) -> str:
+        target = self.pidfd_task
+        if target.exit_state == TASK_DEAD:
+            return "Pid:\t-1\nNSpid:\t-1\n"
+        space, numbers = target.pid_ns, ""
+        while space is not None and space is not sb.pid_ns:
+            numbers = f"\t{space.numbers.get(target.pid, 0)}" + numbers
+            space = space.parent
+        pid = sb.pid_nr(target.pid)
+        return f"Pid:\t{pid}\nNSpid:\t{pid}{numbers if pid else ''}\n"
 
 
 def make_pidfd(task: Task, target: Task, flags: int) -> int:
@@ -83,7 +90,7 @@ def sys_pidfd_open(task: Task, pid: int, flags: int) -> int:
     pid, flags = s32(pid), flags & 0xFFFFFFFF
     if flags & ~O_NONBLOCK or pid <= 0:
         raise Errno(errno.EINVAL)
-    target = task.kernel.find_task(pid)
+    target = task.find_task(pid)
     if target is None:
         raise Errno(errno.ESRCH)
     if target.group_leader is not target:
@@ -106,7 +113,7 @@ def sys_pidfd_send_signal(task: Task, pidfd: int, sig: int, info: int, flags: in
         if target.tgid != task.tgid and (siginfo.code >= 0 or siginfo.code == SI_TKILL):
             raise Errno(errno.EPERM)
     else:
-        siginfo = kill_info(sig, SI_USER, task.tgid, task.cred.uid)
+        siginfo = kill_info(sig, SI_USER, task.vnr(task.tgid), task.cred.uid)
     if target.exit_state == TASK_DEAD:
         raise Errno(errno.ESRCH)
     group_send_sig_info(task, sig, siginfo, target)

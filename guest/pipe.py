@@ -104,7 +104,7 @@ class Pipe:
 
 def send_sigpipe(task: Task) -> None:
     """send_sig(SIGPIPE, current, 0)."""
-    send_signal(kill_info(SIGPIPE, SI_USER, task.tgid, task.cred.uid), task, False)
+    send_signal(kill_info(SIGPIPE, SI_USER, task.vnr(task.tgid), task.cred.uid), task, False)
 
 
 class PipeFile(OpenFile):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from guest.kernel import Kernel
+    from guest.pid_namespace import PidNamespace
     from guest.task import Task
     from mm.types import MmStruct
 
@@ -58,9 +59,26 @@ class Entry:
 class ProcSuper(SuperBlock):
     """The file system."""
 
-    def __init__(self, kernel: Kernel, s_dev: int) -> None:
+    def __init__(self, kernel: Kernel, s_dev: int, pid_ns: PidNamespace | None = None) -> None:
         super().__init__(kernel, "proc", s_dev, PROC_SUPER_MAGIC)
+        self.pid_ns = pid_ns  # whose processes it shows; None: the first namespace
         self.root = Dentry(b"", None, ProcRoot(self))
+
+    def pid_nr(self, pid: int) -> int:
+        """The number of a process, group or session in this /proc; 0: none."""
+        return pid if self.pid_ns is None else self.pid_ns.numbers.get(pid, 0)
+
+    def find_task(self, name: bytes) -> Task | None:
+        """Whom a folder's name stands for."""
+        nr = int(name)
+        return self.kernel.tasks.get(nr if self.pid_ns is None else self.pid_ns.pids.get(nr, -1))
+
+    def shown_tasks(self) -> list[tuple[int, Task]]:
+        """Its tasks with their numbers, by number."""
+        tasks = self.kernel.tasks
+        if self.pid_ns is None:
+            return sorted(tasks.items())
+        return [(nr, tasks[pid]) for nr, pid in sorted(self.pid_ns.pids.items()) if pid in tasks]
 
     def blksize(self) -> int:
         return 1024
@@ -72,6 +90,7 @@ SUID_DUMP_USER = 1  # get_dumpable() of a task that may be looked into
 class ProcInode(Inode):
     """A file of a task (`task`) or of the whole system. `table` are the names of a folder."""
 
+    i_sb: Any  # ProcSuper; sysfs uses the class too
     show: Show
     store: Store | None = None
     makes_names = False  # a name that is not there cannot even be asked for
@@ -209,21 +228,21 @@ class ProcRoot(ProcInode):
 
     def getattr(self) -> None:
         self.table = self.fixed()
-        self.i_nlink = 2 + sum(e.kind == DIR for e in self.table.values()) + len(self.i_sb.kernel.tasks)
+        self.i_nlink = 2 + sum(e.kind == DIR for e in self.table.values()) + len(self.i_sb.shown_tasks())
 
     def lookup(self, parent: Dentry, name: bytes) -> Dentry | None:
         self.table = self.fixed()
         if name.isdigit() and (name == b"0" or name[:1] != b"0"):
-            task = self.i_sb.kernel.tasks.get(int(name))
+            task = self.i_sb.find_task(name)
             return Dentry(name, parent, ProcPid.of(self.i_sb, task)) if task is not None else None
         return super().lookup(parent, name)
 
     def iterate(self, parent: Dentry, task: Task) -> Iterator[tuple[bytes, int, int]]:
         self.table = self.fixed()
         yield from super().iterate(parent, task)
-        for pid, other in sorted(task.kernel.tasks.items()):
-            if other.tgid == pid:
-                yield b"%d" % pid, pid_ino(pid), S_IFDIR | 0o555
+        for nr, other in self.i_sb.shown_tasks():
+            if other.group_leader is other:
+                yield b"%d" % nr, pid_ino(other.pid), S_IFDIR | 0o555
 
 
 def pid_ino(pid: int) -> int:
@@ -257,15 +276,15 @@ class ProcTasks(ProcInode):
         self.i_nlink = 2 + (len(self.subject.signal.threads) if self.subject is not None else 0)
 
     def lookup(self, parent: Dentry, name: bytes) -> Dentry | None:
-        task = self.i_sb.kernel.tasks.get(int(name)) if name.isdigit() else None
+        task = self.i_sb.find_task(name) if name.isdigit() else None
         if task is None or task.tgid != self.task.tgid:
             return None
         return Dentry(name, parent, ProcPid.of(self.i_sb, task, True))
 
     def iterate(self, parent: Dentry, task: Task) -> Iterator[tuple[bytes, int, int]]:
-        for pid, other in sorted(task.kernel.tasks.items()):
+        for nr, other in self.i_sb.shown_tasks():
             if other.tgid == self.task.tgid:
-                yield b"%d" % pid, pid_ino(pid) + _INO_TID, S_IFDIR | 0o555
+                yield b"%d" % nr, pid_ino(other.pid) + _INO_TID, S_IFDIR | 0o555
 
 
 class ProcFds(ProcInode):

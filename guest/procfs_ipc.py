@@ -27,11 +27,11 @@ def show_shm(inode: ProcInode, task: Task) -> str:
 
     ns = ipc_ns(task)
     page_size = ns.system.page_size
-    lines = [_SHM_HEAD]
+    lines, nr = [_SHM_HEAD], inode.i_sb.pid_nr
     for _, shp in sorted(ns.ids.items()):
         rss = shp.shm_file.f_mapping.nrpages * page_size
         lines.append(
-            f"{shp.key:10} {shp.id:10}  {shp.mode:4o} {shp.shm_segsz:21} {shp.shm_cprid:5} {shp.shm_lprid:5}  "
+            f"{shp.key:10} {shp.id:10}  {shp.mode:4o} {shp.shm_segsz:21} {nr(shp.shm_cprid):5} {nr(shp.shm_lprid):5}  "
             f"{shp.shm_nattch:5} {shp.uid:5} {shp.gid:5} {shp.cuid:5} {shp.cgid:5} "
             f"{shp.shm_atim:10} {shp.shm_dtim:10} {shp.shm_ctim:10} {rss:21} {0:21}\n"
         )
@@ -42,11 +42,11 @@ def show_msg(inode: ProcInode, task: Task) -> str:
     """sysvipc_msg_proc_show(): one line a queue, by index."""
     from guest.sys_shm import ipc_ns
 
-    lines = [_MSG_HEAD]
+    lines, nr = [_MSG_HEAD], inode.i_sb.pid_nr
     for _, msq in sorted(ipc_ns(task).msg_ids.ids.items()):
         lines.append(
-            f"{msq.key:10} {msq.id:10}  {msq.mode:4o}  {msq.cbytes:10} {len(msq.messages):10} {msq.lspid:5} "
-            f"{msq.lrpid:5} {msq.uid:5} {msq.gid:5} {msq.cuid:5} {msq.cgid:5} "
+            f"{msq.key:10} {msq.id:10}  {msq.mode:4o}  {msq.cbytes:10} {len(msq.messages):10} {nr(msq.lspid):5} "
+            f"{nr(msq.lrpid):5} {msq.uid:5} {msq.gid:5} {msq.cuid:5} {msq.cgid:5} "
             f"{msq.stime:10} {msq.rtime:10} {msq.ctime:10}\n"
         )
     return "".join(lines)

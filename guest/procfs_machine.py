@@ -81,16 +81,19 @@ def show_locks(inode: ProcInode, task: Task) -> str:
         held += [("OFDLCK" if lock.pid < 0 else "POSIX ", lock) for lock in context.posix]
         for kind, lock in held:
             number += 1
+            who = lock.pid if lock.pid < 0 else inode.i_sb.pid_nr(lock.pid)
+            if not who:
+                continue  # of nobody this /proc shows
             mode = "WRITE" if write_mode(kind, lock.kind) else "READ "
             device = f"{locked.i_sb.s_dev >> 20:02x}:{locked.i_sb.s_dev & 0xFFFFF:02x}:{locked.i_ino}"
             end = "EOF" if lock.end == OFFSET_MAX else str(lock.end)
-            text += f"{number}: {kind} ADVISORY  {mode} {lock.pid} {device} {lock.start} {end}\n"
+            text += f"{number}: {kind} ADVISORY  {mode} {who} {device} {lock.start} {end}\n"
         for lease in context.leases:
             number += 1
             state = "BREAKING" if lease.unlock_pending or lease.downgrade_pending else "ACTIVE"
             mode = ("READ ", "WRITE", "UNLCK")[lease.target()]
             device = f"{locked.i_sb.s_dev >> 20:02x}:{locked.i_sb.s_dev & 0xFFFFF:02x}:{locked.i_ino}"
-            text += f"{number}: LEASE  {state:<9} {mode} {lease.pid} {device} 0 EOF\n"
+            text += f"{number}: LEASE  {state:<9} {mode} {inode.i_sb.pid_nr(lease.pid)} {device} 0 EOF\n"
     return text
 
 

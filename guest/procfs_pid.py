@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from guest.file import OpenFile
-from guest.nsproxy import KINDS, nsproxy_of
+from guest.nsproxy import CLONE_NEWPID, CLONE_NEWUSER, KINDS, first_spaces, nsproxy_of, own_space
 from guest.procfs import DIR, LINK, SINGLE, Entry, ProcInode, may_follow, pid_ino, ptrace_may_access
 from guest.sched import TASK_RUNNING
 from guest.tty import anonymous_path
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from guest.task import Task
     from mm.types import VmAreaStruct
 
-CAP_SYS_TIME = 25
 NSFS_MAGIC = 0x6E736673
 _NSFS_DEV = 4
+NS_GET_USERNS, NS_GET_PARENT, NS_GET_NSTYPE, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB703, 0xB704
 _INO_MAP_FILES = 1 << 12
 _SO_ACCEPTCON = 1 << 16
 
@@ -38,18 +38,59 @@ class NsInode(Inode):
 
     def open(self, path: Path, flags: int, task: Task) -> OpenFile:
         """For setns(), and to keep the namespace."""
-        return OpenFile(path, self, flags)
+        return NsFile(path, self, flags)
+
+
+class NsFile(OpenFile):
+    """An open namespace: for setns(), and to keep it."""
+
+    f_inode: NsInode
+
+    def ioctl(self, task: Task, cmd: int, arg: int) -> int:
+        """ns_ioctl(). Raises EPERM, EINVAL, ENOTTY."""
+        kind, space = self.f_inode.namespace
+        if cmd == NS_GET_USERNS:
+            raise Errno(errno.EPERM)  # without CONFIG_USER_NS
+        if cmd == NS_GET_PARENT:
+            if kind != CLONE_NEWPID:
+                raise Errno(errno.EINVAL)
+            from guest.pid_namespace import parent_of
+
+            above = parent_of(task, space) or first_spaces(task.kernel).spaces[kind]
+            path = ns_path(task, kind, above)
+            fd: int = task.files.add(task, path.dentry.d_inode.open(path, 0, task), True)
+            return fd
+        if cmd == NS_GET_NSTYPE:
+            return kind
+        if cmd == NS_GET_OWNER_UID and kind != CLONE_NEWUSER:
+            raise Errno(errno.EINVAL)
+        raise Errno(errno.ENOTTY)
 
 
 def ns_link(inode: ProcInode, task: Task) -> Path:
     """proc_ns_get_link(): a file of nsfs that stands for the namespace. Raises EACCES."""
     may_follow(inode, task)
+    kind = KINDS[inode.name][0]
+    space = _named_space(inode.task, inode.name, kind)
+    return ns_path(task, kind, space)
+
+
+def _named_space(task: Task, name: bytes, kind: int) -> Namespace:
+    """Of a task itself, or of its children. Raises Errno(ENOENT) for a namespace of process ids without an init."""
+    if not name.endswith(b"_for_children"):
+        return own_space(task, kind)
+    space = nsproxy_of(task).spaces[kind]
+    if kind == CLONE_NEWPID and getattr(space, "child_reaper", space) is None:
+        raise Errno(errno.ENOENT)
+    return space
+
+
+def ns_path(task: Task, kind: int, space: Namespace) -> Path:
+    """The file of nsfs that stands for a namespace."""
     kernel = task.kernel
     mount = kernel.vfs.internal.get(_NSFS_DEV)
     sb: SuperBlock = mount.mnt_sb if mount is not None else SuperBlock(kernel, "nsfs", _NSFS_DEV, NSFS_MAGIC)
-    kind = KINDS[inode.name][0]
-    space = nsproxy_of(inode.task).spaces[kind]
-    name = b"%s:[%d]" % (inode.name.partition(b"_")[0], space.number)
+    name = b"%s:[%d]" % (next(name for name, value in KINDS.items() if value[0] == kind), space.number)
     return anonymous_path(sb, NsInode(sb, kind, space), name)
 
 
@@ -144,30 +185,12 @@ NET_TABLE: dict[bytes, Entry] = {b"unix": Entry(0o444, SINGLE, show_unix)}
 def show_timers(inode: ProcInode, task: Task) -> str:
     """show_timer(): the POSIX timers of the process, by identifier."""
     words = {0: "signal", 1: "none", 2: "thread"}
-    text = ""
+    text, nr = "", inode.i_sb.pid_nr
     for ident, timer in sorted(inode.task.signal.posix_timers.items()):
-        whom = f"tid.{timer.target.pid}" if timer.notify & 4 else f"pid.{timer.target.tgid}"
+        whom = f"tid.{nr(timer.target.pid)}" if timer.notify & 4 else f"pid.{nr(timer.target.tgid)}"
         text += f"ID: {ident}\nsignal: {timer.signo}/{timer.value:016x}\n"
         text += f"notify: {words[timer.notify & 3]}/{whom}\nClockID: {timer.clock}\n"
     return text
-
-
-def show_timens_offsets(inode: ProcInode, task: Task) -> str:
-    """timens_offsets_show(): nothing is shifted in the first time namespace."""
-    return "".join(f"{name:<10} {0:10} {0:9}\n" for name in ("monotonic", "boottime"))
-
-
-def store_timens_offsets(inode: ProcInode, task: Task, pos: int, data: bytes) -> int:
-    """timens_offsets_write(): the first namespace's are fixed for good. Raises EINVAL, EPERM, EACCES."""
-    for line in data.rstrip(b"\n").split(b"\n"):
-        words = line.split()
-        if len(words) != 3 or words[0] not in (b"monotonic", b"boottime", b"1", b"7"):
-            raise Errno(errno.EINVAL)
-        if not words[1].lstrip(b"-").isdigit() or not words[2].isdigit():
-            raise Errno(errno.EINVAL)
-    if not task.capable(CAP_SYS_TIME):
-        raise Errno(errno.EPERM)
-    raise Errno(errno.EACCES)
 
 
 def show_syscall(inode: ProcInode, task: Task) -> str:

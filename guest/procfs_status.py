@@ -10,7 +10,7 @@ from guest.vfs_types import makedev, new_encode_dev
 from mm.flags import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, RLIM_INFINITY, RLIMIT_RSS
 
 if TYPE_CHECKING:
-    from guest.procfs import ProcInode
+    from guest.procfs import ProcInode, ProcSuper
     from guest.task import Task
     from mm.types import MmStruct
 
@@ -65,7 +65,7 @@ def show_status(inode: ProcInode, reader: Task) -> str:
     """proc_pid_status()."""
     task = inode.task
     mm = task.mm
-    text = f"Name:\t{escaped(task.comm)}\n" + _task_state(task)
+    text = f"Name:\t{escaped(task.comm)}\n" + _task_state(task, inode.i_sb)
     if mm is not None:
         text += task_mem(mm)
         text += f"CoreDumping:\t0\nTHP_enabled:\t{0 if mm.flags & _MMF_DISABLE_THP else 1}\n"
@@ -85,19 +85,29 @@ def show_status(inode: ProcInode, reader: Task) -> str:
     return text + f"voluntary_ctxt_switches:\t{task.nvcsw}\nnonvoluntary_ctxt_switches:\t{task.nivcsw}\n"
 
 
-def _task_state(task: Task) -> str:
+def _task_state(task: Task, sb: ProcSuper) -> str:
     """task_state(): identity."""
-    cred = task.cred
+    cred, nr = task.cred, sb.pid_nr
     umask = f"Umask:\t{_octal(task.fs.umask)}\n" if task.fs is not None else ""
     groups = " ".join(map(str, cred.groups))
     return (
-        f"{umask}State:\t{_STATES[state_letter(task)]}\nTgid:\t{task.tgid}\nNgid:\t0\nPid:\t{task.pid}\n"
-        f"PPid:\t{task.ppid}\nTracerPid:\t{task.tracer.tgid if task.tracer else 0}\n"
+        f"{umask}State:\t{_STATES[state_letter(task)]}\nTgid:\t{nr(task.tgid)}\nNgid:\t0\nPid:\t{nr(task.pid)}\n"
+        f"PPid:\t{nr(task.ppid)}\nTracerPid:\t{nr(task.tracer.tgid) if task.tracer else 0}\n"
         f"Uid:\t{cred.uid}\t{cred.euid}\t{cred.suid}\t{cred.fsuid}\n"
         f"Gid:\t{cred.gid}\t{cred.egid}\t{cred.sgid}\t{cred.fsgid}\n"
         f"FDSize:\t{task.files.max_fds if task.files is not None else 0}\nGroups:\t{groups} \n"
-        f"NStgid:\t{task.tgid}\nNSpid:\t{task.pid}\nNSpgid:\t{task.signal.pgrp}\nNSsid:\t{task.signal.session}\n"
+        f"NStgid:\t{_levels(task, sb, task.tgid)}\nNSpid:\t{_levels(task, sb, task.pid)}\n"
+        f"NSpgid:\t{_levels(task, sb, task.signal.pgrp)}\nNSsid:\t{_levels(task, sb, task.signal.session)}\n"
     )
+
+
+def _levels(task: Task, sb: ProcSuper, pid: int) -> str:
+    """The numbers of an id in this /proc's namespace and in each one below it down to the task's."""
+    numbers, space = [sb.pid_nr(pid)], task.pid_ns
+    while space is not sb.pid_ns and space is not None:
+        numbers.insert(1, space.numbers.get(pid, 0))
+        space = space.parent
+    return "\t".join(map(str, numbers))
 
 
 def _octal(value: int) -> str:
@@ -179,17 +189,17 @@ def show_statm(inode: ProcInode, reader: Task) -> str:
 
 def show_stat(inode: ProcInode, reader: Task) -> str:
     """proc_tgid_stat()."""
-    return do_task_stat(inode.task, reader, True)
+    return do_task_stat(inode.task, reader, True, inode.i_sb)
 
 
 def show_tid_stat(inode: ProcInode, reader: Task) -> str:
     """proc_tid_stat()."""
-    return do_task_stat(inode.task, reader, False)
+    return do_task_stat(inode.task, reader, False, inode.i_sb)
 
 
-def do_task_stat(task: Task, reader: Task, whole: bool) -> str:
+def do_task_stat(task: Task, reader: Task, whole: bool, sb: ProcSuper) -> str:
     """52 fields."""
-    mm, signal = task.mm, task.signal
+    mm, signal, nr = task.mm, task.signal, sb.pid_nr
     permitted = ptrace_may_access(reader, task)
     members = signal.threads if whole else [task]
     min_flt, maj_flt = sum(t.min_flt for t in members), sum(t.maj_flt for t in members)
@@ -201,8 +211,8 @@ def do_task_stat(task: Task, reader: Task, whole: bool) -> str:
     tty = signal.tty
     rss = sum(get_mm_counter(mm, i) for i in (MM_FILEPAGES, MM_ANONPAGES, MM_SHMEMPAGES)) if mm is not None else 0
     fields: list[int | str] = [
-        state_letter(task), task.ppid, signal.pgrp, signal.session,
-        new_encode_dev(makedev(136, tty.index)) if tty is not None else 0, tty.pgrp if tty is not None else -1,
+        state_letter(task), nr(task.ppid), nr(signal.pgrp), nr(signal.session),
+        new_encode_dev(makedev(136, tty.index)) if tty is not None else 0, nr(tty.pgrp) if tty is not None else -1,
         task.flags, min_flt, signal.cmin_flt, maj_flt, signal.cmaj_flt,
         utime // _TICK, stime // _TICK, signal.cutime // _TICK, signal.cstime // _TICK,
         -1 - task.rt_priority if task.policy in (1, 2) else 20 + task.nice, task.nice, len(signal.threads), 0,
@@ -223,7 +233,7 @@ def do_task_stat(task: Task, reader: Task, whole: bool) -> str:
         fields += [0] * 7
     dying = signal.flags & SIGNAL_GROUP_EXIT or task.exit_state
     fields.append(task.exit_code if permitted and dying else 0)
-    return f"{task.pid} ({task.comm}) {' '.join(map(str, fields))}\n"
+    return f"{nr(task.pid)} ({task.comm}) {' '.join(map(str, fields))}\n"
 
 
 def show_limits(inode: ProcInode, reader: Task) -> str:

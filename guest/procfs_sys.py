@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from guest.procfs import DIR, LINK, SINGLE, SPECIAL, Entry
@@ -18,6 +19,7 @@ from guest.procfs_machine import (
 from guest.procfs_memory import show_buddyinfo, show_meminfo, show_vmstat, show_zoneinfo
 from guest.procfs_sysctl import SYS_TABLE
 from guest.sys_misc import utsname
+from mm.errors import Errno
 from mm.mmdump import mmdump
 
 if TYPE_CHECKING:
@@ -30,12 +32,15 @@ _TICK = 10_000_000
 
 def self_link(inode: ProcInode, task: Task) -> bytes:
     """proc_self_get_link()."""
-    return b"%d" % task.tgid
+    tgid = inode.i_sb.pid_nr(task.tgid)
+    if not tgid:
+        raise Errno(errno.ENOENT)  # the reader is none of those shown here
+    return b"%d" % tgid
 
 
 def thread_self_link(inode: ProcInode, task: Task) -> bytes:
     """proc_thread_self_get_link()."""
-    return b"%d/task/%d" % (task.tgid, task.pid)
+    return b"%s/task/%d" % (self_link(inode, task), inode.i_sb.pid_nr(task.pid))
 
 
 def mounts_link(inode: ProcInode, task: Task) -> bytes:
@@ -55,7 +60,7 @@ def show_mmdump(inode: ProcInode, task: Task) -> str:
 
 def show_uptime(inode: ProcInode, task: Task) -> str:
     """uptime_proc_show(): since boot; nobody measures idleness."""
-    now = task.kernel.clock.now
+    now = task.kernel.clock.now + (task.time_ns.boottime if task.time_ns is not None else 0)
     return f"{now // _SEC}.{now % _SEC // _TICK:02} 0.00\n"
 
 
@@ -63,7 +68,8 @@ def show_loadavg(inode: ProcInode, task: Task) -> str:
     """loadavg_proc_show(): loads are 0."""
     kernel = task.kernel
     running = sum(other.state == "R" and not other.exit_state for other in kernel.tasks.values())
-    return f"0.00 0.00 0.00 {running}/{len(kernel.tasks)} {kernel.next_pid - 1}\n"
+    space = task.pid_ns or kernel
+    return f"0.00 0.00 0.00 {running}/{len(kernel.tasks)} {space.next_pid - 1}\n"
 
 
 def show_version(inode: ProcInode, task: Task) -> str:

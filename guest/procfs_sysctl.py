@@ -27,7 +27,7 @@ _INT_MAX = 0x7FFFFFFF
 _NUMBER = re.compile(rb"(-?)(0[xX][0-9a-fA-F]+|[0-9]+)")
 _BLANK = b" \t\n\r\v\f"
 _TMPBUFLEN = 22
-CAP_SYS_ADMIN = 21
+CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE = 21, 40
 
 
 class Knob:
@@ -56,6 +56,9 @@ class Knob:
             return found
         value: int = getattr(task.system if self.where == "system" else task.kernel, self.name)
         return value
+
+    def check(self, task: Task) -> None:
+        """Whether the task may write at all."""
 
     def text(self, task: Task) -> str:
         """The value as it is read."""
@@ -298,17 +301,20 @@ class LastPid(Knob):
     """kernel/ns_last_pid: the pid that was given last; whoever may, chooses the next one (pid_ns_ctl_handler())."""
 
     def get(self, task: Task) -> int:
-        return max(task.kernel.next_pid - 1, 0)
+        return max((task.pid_ns or task.kernel).next_pid - 1, 0)
+
+    def check(self, task: Task) -> None:
+        if not task.capable(CAP_CHECKPOINT_RESTORE) and not task.capable(CAP_SYS_ADMIN):
+            raise Errno(errno.EPERM)
 
     def put(self, task: Task, data: bytes) -> int:
-        if not task.capable(CAP_SYS_ADMIN):
-            raise Errno(errno.EPERM)
+        self.check(task)
         return super().put(task, data)
 
     def store(self, task: Task, value: int) -> None:
-        if value >= task.kernel.pid_max:
+        if value > task.kernel.pid_max:
             raise Errno(errno.EINVAL)
-        task.kernel.next_pid = value + 1
+        (task.pid_ns or task.kernel).next_pid = value + 1
 
 
 class Text:
@@ -318,6 +324,9 @@ class Text:
         self.key = key
         self.default = default
         self.longest = longest  # bytes
+
+    def check(self, task: Task) -> None:
+        """Whether the task may write at all."""
 
     def text(self, task: Task) -> str:
         """The value as it is read."""
@@ -374,6 +383,7 @@ class SysctlFile(OpenFile):
         if not self.f_inode.i_mode & 0o222:
             raise Errno(errno.EPERM)
         if pos:
+            self.f_inode.knob.check(task)
             return len(data)
         taken: int = self.f_inode.knob.put(task, data[:4095])
         return taken

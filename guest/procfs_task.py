@@ -27,12 +27,11 @@ from guest.procfs_pid import (
     NET_FOLDER,
     NS_FOLDER,
     show_syscall,
-    show_timens_offsets,
     show_timers,
-    store_timens_offsets,
 )
 from guest.procfs_smaps import open_smaps, show_smaps_rollup
 from guest.procfs_status import get_mm_counter, show_limits, show_stat, show_statm, show_status, show_tid_stat
+from guest.time_namespace import show_timens_offsets, store_timens_offsets
 from mm.errors import Errno
 from mm.mmdump import mmdump
 from mm.uaccess import access_process_vm
@@ -154,7 +153,7 @@ def show_fdinfo(inode: ProcInode, task: Task) -> str:
     flags = task.kernel.vfs.abi.flags_out(file.f_flags)
     if int(inode.name) in files.close_on_exec_fds:
         flags |= 0o2000000
-    extra: str = file.show_fdinfo()
+    extra: str = file.show_fdinfo(inode.i_sb)
     return f"pos:\t{file.f_pos}\nflags:\t0{flags:o}\nmnt_id:\t{file.f_path.mnt.mnt_id}\n" + extra
 
 
@@ -285,7 +284,7 @@ def store_oom_adj(inode: ProcInode, task: Task, pos: int, data: bytes) -> int:
 
 def show_children(inode: ProcInode, task: Task) -> str:
     """children_seq_show(): pids, each with a blank behind it."""
-    return "".join(f"{child.pid} " for child in inode.task.children)
+    return "".join(f"{inode.i_sb.pid_nr(child.pid)} " for child in inode.task.children)
 
 
 _FOLDERS: dict[bytes, Entry] = {

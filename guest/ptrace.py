@@ -197,7 +197,7 @@ def enter_stop(task: Task, code: int, why: int, info: SigInfo | None) -> bool:
 
 def stop_info(task: Task, signo: int, code: int) -> SigInfo:
     """The siginfo of a stop that is no signal's."""
-    return kill_info(signo, code, task.pid, task.cred.uid)
+    return kill_info(signo, code, task.vnr(task.pid), task.cred.uid)
 
 
 def ptrace_stop(task: Task, where: str, code: int, why: int, info: SigInfo | None) -> None:
@@ -236,7 +236,7 @@ def exec_event(task: Task, old_pid: int) -> None:
         task.ptrace_message = old_pid
         task.trace_exec = True
     elif not task.ptrace & PT_SEIZED:
-        send_signal(kill_info(SIGTRAP, SI_USER, task.tgid, task.cred.uid), task, False)
+        send_signal(kill_info(SIGTRAP, SI_USER, task.vnr(task.tgid), task.cred.uid), task, False)
 
 
 def exit_event(task: Task, code: int) -> None:
@@ -281,7 +281,7 @@ def signal_after_stop(task: Task) -> SigInfo | None:
         return None
     if signo != info.signo:
         sender = task.tracer or task.real_parent
-        info = kill_info(signo, SI_USER, sender.pid, sender.cred.uid)
+        info = kill_info(signo, SI_USER, task.vnr(sender.pid), sender.cred.uid)
     if task.blocked >> (signo - 1) & 1:
         send_signal(info, task, False)
         return None

@@ -129,7 +129,7 @@ def after_stop(kernel: Kernel, task: Task) -> bool:
         if where != EXEC:
             task.ptrace_message = 0
             if signo:
-                send_signal(kill_info(signo, SI_USER, task.tgid, task.cred.uid), task, False)
+                send_signal(kill_info(signo, SI_USER, task.vnr(task.tgid), task.cred.uid), task, False)
     if where == ENTRY:
         task.trace_entered = True
         if task.fatal_signal_pending() or task.trace_emu:

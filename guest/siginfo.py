@@ -70,6 +70,7 @@ SI_USER = 0
 SI_KERNEL = 0x80
 SI_QUEUE = -1
 SI_TIMER = -2
+SI_SIGIO = -5
 SI_TKILL = -6
 SI_DETHREAD = -7
 SI_ASYNCNL = -60
@@ -98,6 +99,8 @@ SYNCHRONOUS_MASK = sigset(SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGSYS)
 
 # How many si_codes are known for a signal that has its own (NSIGILL...), signal.h's sig_sicodes.
 _SPECIFIC_CODES = {SIGILL: 11, SIGFPE: 15, SIGSEGV: 9, SIGBUS: 5, SIGTRAP: 5, SIGCHLD: 6, SIGPOLL: 6, SIGSYS: 1}
+
+_NSIGPOLL = 6
 
 _HEAD = Struct("<iii4x")
 _PAIR = Struct("<iI")
@@ -168,6 +171,21 @@ def unpack_siginfo(image: bytes) -> SigInfo:
     """What a program passed as its siginfo (the kernel's 48 bytes of it)."""
     signo, errno, code = _HEAD.unpack_from(image)
     return SigInfo(signo, code, bytes(image[16:48]), errno)
+
+
+def has_si_pid(info: SigInfo) -> bool:
+    """has_si_pid_and_uid(): whether the layout begins with who sent it."""
+    code = info.code
+    if SI_USER < code < SI_KERNEL:
+        if code <= _SPECIFIC_CODES.get(info.signo, 0):
+            return info.signo == SIGCHLD
+        return code > _NSIGPOLL
+    return code not in (SI_TIMER, SI_SIGIO)
+
+
+def without_pid(info: SigInfo) -> SigInfo:
+    """The same from somebody the receiver has no number for."""
+    return SigInfo(info.signo, info.code, bytes(4) + info.fields[4:], info.errno)
 
 
 def known_siginfo_layout(signo: int, code: int) -> bool:

@@ -50,7 +50,9 @@ from guest.siginfo import (
     SigInfo,
     child_info,
     fault_info,
+    has_si_pid,
     kill_info,
+    without_pid,
 )
 from guest.signal_report import report, take_fatal
 from guest.task import (
@@ -341,6 +343,8 @@ def send_signal(info: SigInfo, task: Task, group: bool, force: bool | None = Non
     signo = info.signo
     if force is None:
         force = info.code == SI_KERNEL
+        if task.pid_ns is not None and not task.vnr(task.kernel.current.pid) and has_si_pid(info):
+            info, force = without_pid(info), True  # from an ancestor of its namespace
     if not _prepare_signal(signo, task, force):
         report(task, info, "ignore", 0)
         return 0
@@ -413,7 +417,7 @@ def do_notify_parent(task: Task, signo: int) -> bool:
     info = child_info(
         signo,
         code,
-        task.pid,
+        parent.vnr(task.pid),
         task.cred.uid,
         status,
         (task.utime + signal.utime) // _CLOCK_T,
@@ -444,9 +448,8 @@ def do_notify_parent_cldstop(task: Task, why: int, for_ptracer: bool = False) ->
         status = SIGCONT
     else:
         status = (task.exit_code if why == CLD_TRAPPED else leader.signal.group_exit_code) & 0x7F
-    info = child_info(
-        SIGCHLD, why, leader.pid, leader.cred.uid, status, leader.utime // _CLOCK_T, leader.stime // _CLOCK_T
-    )
+    times = leader.utime // _CLOCK_T, leader.stime // _CLOCK_T
+    info = child_info(SIGCHLD, why, parent.vnr(leader.pid), leader.cred.uid, status, *times)
     action = parent.sighand.action[SIGCHLD]
     if action.handler != SIG_IGN and not action.flags & SA_NOCLDSTOP:
         send_signal(info, parent, True)

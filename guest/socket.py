@@ -289,10 +289,10 @@ class SocketFile(OpenFile):
             f_setown_number(task, self, s32(get_user(task, arg, 4)))
             return 0
         if cmd in (0x8903, 0x8904):  # FIOGETOWN, SIOCGPGRP
-            return put_int(task, arg, f_getown(self))
+            return put_int(task, arg, f_getown(task, self))
         return self.sk.ioctl(task, cmd, arg)
 
-    def show_fdinfo(self) -> str:
+    def show_fdinfo(self, sb: Any) -> str:
         return self.sk.show_fdinfo()
 
     def fasync_lists(self) -> tuple[list[Any], ...]:
@@ -421,7 +421,8 @@ def sock_getsockopt(task: Task, sk: Sock, name: int, size: int) -> bytes:
         seconds, rest = divmod(timeo or 0, 10**9)
         return _TIMEVAL.pack(seconds, rest // 1000)[:size]
     if name == SO_PEERCRED:
-        return _UCRED.pack(*(sk.peercred or (0, 0xFFFFFFFF, 0xFFFFFFFF)))[:size]
+        pid, uid, gid = sk.peercred or (0, 0xFFFFFFFF, 0xFFFFFFFF)
+        return _UCRED.pack(task.vnr(pid), uid, gid)[:size]
     if name == 59:  # SO_PEERGROUPS
         return _peergroups(sk, size)
     if name == 25:  # SO_BINDTODEVICE: none

@@ -298,7 +298,7 @@ def sys_capget(task: Task, header: int, dataptr: int) -> int:
     pid = s32(get_user(task, header + 4, 4))
     if pid < 0:
         raise Errno(errno.EINVAL)
-    target = task if not pid else task.kernel.find_task(pid)
+    target = task if not pid else task.find_task(pid)
     if target is None:
         raise Errno(errno.ESRCH)
     cred = target.cred
@@ -313,7 +313,7 @@ def sys_capset(task: Task, header: int, data: int) -> int:
     """capset."""
     words = _cap_validate_magic(task, header)
     pid = s32(get_user(task, header + 4, 4))
-    if pid not in (0, task.pid):
+    if pid not in (0, task.vnr(task.pid)):
         raise Errno(errno.EPERM)
     raw = Struct(f"<{3 * words}I").unpack(copy_from_user(task, data, 12 * words))
     effective, permitted, inheritable = (

@@ -180,7 +180,7 @@ class EventPoll(OpenFile):
         """noop_llseek()."""
         return self.f_pos
 
-    def show_fdinfo(self) -> str:
+    def show_fdinfo(self, sb: Any) -> str:
         return "".join(
             f"tfd: {item.fd:8} events: {item.events:8x} data: {item.data:16x}  pos:{item.file.f_pos} "
             f"ino:{item.file.f_inode.i_ino:x} sdev:{item.file.f_inode.i_sb.s_dev:x}\n"

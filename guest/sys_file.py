@@ -206,7 +206,7 @@ def send_sigxfsz(task: Task) -> None:
     from guest.siginfo import SI_USER, kill_info
     from guest.signal import send_signal
 
-    send_signal(kill_info(SIGXFSZ, SI_USER, task.tgid, task.cred.uid), task, False)
+    send_signal(kill_info(SIGXFSZ, SI_USER, task.vnr(task.tgid), task.cred.uid), task, False)
 
 
 def remove_suid(task: Task, inode: Inode) -> None:

@@ -204,7 +204,7 @@ def do_fcntl(task: Task, file: OpenFile, cmd: int, arg: int) -> int:
         f_setown_number(task, file, s32(arg))
         return 0
     if cmd == F_GETOWN:
-        return f_getown(file)
+        return f_getown(task, file)
     if cmd == F_SETSIG:
         if arg > 64:
             raise Errno(errno.EINVAL)
@@ -218,7 +218,7 @@ def do_fcntl(task: Task, file: OpenFile, cmd: int, arg: int) -> int:
         return 0
     if cmd == F_GETOWN_EX:
         owner = file.f_owner
-        kind, pid = (owner.kind, owner.pid) if owner is not None else (F_OWNER_TID, 0)
+        kind, pid = (owner.kind, task.vnr(owner.pid)) if owner is not None else (F_OWNER_TID, 0)
         copy_to_user(task, arg, kind.to_bytes(4, "little") + pid.to_bytes(4, "little"))
         return 0
     if cmd in (F_SETPIPE_SZ, F_GETPIPE_SZ):

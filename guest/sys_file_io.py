@@ -182,7 +182,7 @@ class EventFile(OpenFile):
     def poll_queues(self, task: Task) -> tuple[Any, ...]:
         return (self.queue,)
 
-    def show_fdinfo(self) -> str:
+    def show_fdinfo(self, sb: Any) -> str:
         return f"eventfd-count: {self.counter:16x}\neventfd-id: {self.f_inode.i_ino}\n"
 
 

@@ -139,7 +139,9 @@ def fcntl_lock(task: Task, file: OpenFile, cmd: int, arg: int) -> int:
             answer = _FLOCK.pack(F_UNLCK, whence, start, length, pid)
         else:
             size = 0 if other.end == OFFSET_MAX else other.end - other.start + 1
-            answer = _FLOCK.pack(other.kind, SEEK_SET, other.start, size, other.pid)
+            answer = _FLOCK.pack(
+                other.kind, SEEK_SET, other.start, size, other.pid if other.pid < 0 else task.vnr(other.pid)
+            )
         copy_to_user(task, arg, answer)
         return 0
     if kind not in (F_RDLCK, F_WRLCK, F_UNLCK):

@@ -6,7 +6,6 @@ import errno
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from guest.cred import CAP_SYS_ADMIN
 from guest.exec import do_execveat
 from guest.fork import (
     CLONE_FILES,
@@ -29,13 +28,14 @@ from guest.nsproxy import (
     create_new_namespaces,
     install,
     nsproxy_of,
+    own_space,
 )
 from guest.siginfo import SIGCHLD
 from guest.sys_mm import s32
 from guest.sys_process import of_pid
 from guest.syscalls import FULL, PARTIAL, Call
 from mm.errors import Errno
-from mm.uaccess import access_ok, copy_from_user, get_user, strncpy_from_user
+from mm.uaccess import access_ok, copy_from_user, strncpy_from_user
 
 if TYPE_CHECKING:
     from guest.nsproxy import Namespace
@@ -88,23 +88,11 @@ def sys_clone3(task: Task, uargs: int, size: int) -> int:
         raise Errno(errno.EINVAL)
     if flags & 0x200000000:
         raise Errno(errno.EBADF)  # CLONE_INTO_CGROUP: there is no cgroup to name
-    if set_tid_size:
-        _check_set_tid(task, set_tid, set_tid_size)
     args = CloneArgs(flags, exit_signal, stack + stack_size, parent_tid, child_tid, tls)
     args.pidfd = pidfd
+    if set_tid_size:
+        args.set_tid = list(Struct(f"<{set_tid_size}i").unpack(copy_from_user(task, set_tid, 4 * set_tid_size)))
     return kernel_clone(task, args)
-
-
-def _check_set_tid(task: Task, set_tid: int, size: int) -> None:
-    """alloc_pid() with a chosen pid."""
-    pid = s32(get_user(task, set_tid, 4))
-    if size > 1 or not 1 <= pid < task.kernel.pid_max:
-        raise Errno(errno.EINVAL)
-    if not task.capable(CAP_SYS_ADMIN):
-        raise Errno(errno.EPERM)
-    if task.kernel.find_task(pid) is not None:
-        raise Errno(errno.EEXIST)
-    task.kernel.next_pid = pid
 
 
 def _path(task: Task, address: int, empty: bool = False) -> bytes:
@@ -186,7 +174,7 @@ def sys_setns(task: Task, fd: int, nstype: int) -> int:
 
     if not ptrace_may_access(task, target, PTRACE_MODE_READ_REALCREDS):
         raise Errno(errno.EPERM)
-    install(task, {kind: space for kind, space in nsproxy_of(target).spaces.items() if kind & nstype})
+    install(task, {kind: own_space(target, kind) for kind in nsproxy_of(target).spaces if kind & nstype})
     return 0
 
 
@@ -238,12 +226,12 @@ def _epoll_pair(task: Task, first: Task, second: Task, fd: int, slot: int) -> tu
 CALLS = (
     Call("fork", sys_fork, FULL),
     Call("vfork", sys_vfork, FULL),
-    Call("clone", sys_clone_x86_64, PARTIAL, "one namespace of process ids, networks and clocks", "x86_64"),
-    Call("clone", sys_clone_arm64, PARTIAL, "one namespace of process ids, networks and clocks", "aarch64"),
-    Call("clone3", sys_clone3, PARTIAL, "one namespace of process ids, networks and clocks, no cgroups"),
+    Call("clone", sys_clone_x86_64, PARTIAL, "one namespace of networks", "x86_64"),
+    Call("clone", sys_clone_arm64, PARTIAL, "one namespace of networks", "aarch64"),
+    Call("clone3", sys_clone3, PARTIAL, "one namespace of networks, no cgroups"),
     Call("execve", sys_execve, FULL),
     Call("execveat", sys_execveat, FULL),
-    Call("unshare", sys_unshare, PARTIAL, "one namespace of process ids, networks and clocks"),
-    Call("setns", sys_setns, PARTIAL, "one namespace of process ids, networks and clocks"),
+    Call("unshare", sys_unshare, PARTIAL, "one namespace of networks"),
+    Call("setns", sys_setns, PARTIAL, "one namespace of networks"),
     Call("kcmp", sys_kcmp, FULL),
 )

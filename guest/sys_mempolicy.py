@@ -125,7 +125,7 @@ def sys_get_mempolicy(task: Task, policy: int, nmask: int, maxnode: int, addr: i
 
 def _find_task(task: Task, pid: int) -> Task:
     """The task `pid`, or the caller for 0, if the caller may look into it. Raises Errno ESRCH, EPERM."""
-    target = task.kernel.tasks.get(s32(pid)) if pid & 0xFFFFFFFF else task
+    target = task.find_task(s32(pid)) if pid & 0xFFFFFFFF else task
     if target is None:
         raise Errno(errno.ESRCH)
     if not ptrace_may_access(task, target, PTRACE_MODE_READ_REALCREDS):

@@ -72,7 +72,8 @@ def sys_sysinfo(task: Task, buf: int) -> int:
     """sysinfo(2): memory in bytes, load 0."""
     kernel, system = task.kernel, task.system
     page = system.arch.page_size
-    uptime = -(-kernel.clock.now // 10**9)
+    now = kernel.clock.now + (task.time_ns.boottime if task.time_ns is not None else 0)
+    uptime = -(-now // 10**9)
     image = _SYSINFO.pack(
         uptime, 0, 0, 0, system.totalram_pages * page, system.nr_free_pages() * page, system.nr_shmem * page,
         0, 0, 0, len(kernel.tasks), 0, 0, 1,

@@ -337,7 +337,7 @@ def _msgctl_stat(task: Task, ns: IpcNamespace, msqid: int, cmd: int, buf: int) -
         raise Errno(errno.EACCES)
     image = MSQID64_DS.pack(
         msq.key, msq.uid, msq.gid, msq.cuid, msq.cgid, msq.mode, msq.seq, msq.stime, msq.rtime, msq.ctime,
-        msq.cbytes, len(msq.messages), msq.qbytes, msq.lspid, msq.lrpid,
+        msq.cbytes, len(msq.messages), msq.qbytes, task.vnr(msq.lspid), task.vnr(msq.lrpid),
     )  # fmt: skip
     copy_to_user(task, buf, image)
     return 0 if cmd == IPC_STAT else msq.id

@@ -280,14 +280,14 @@ def _checked_cred(task: Task, pid: int, uid: int, gid: int) -> tuple[int, int, i
     """scm_check_creds()."""
     cred = task.cred
     if (
-        (pid != task.tgid and not task.capable(CAP_SYS_ADMIN))
+        (pid != task.vnr(task.tgid) and not task.capable(CAP_SYS_ADMIN))
         or (uid not in (cred.uid, cred.euid, cred.suid) and not task.capable(CAP_SETUID))
         or (gid not in (cred.gid, cred.egid, cred.sgid) and not task.capable(CAP_SETGID))
     ):
         raise Errno(errno.EPERM)
-    if task.kernel.find_task(pid) is None:
+    if task.find_task(pid) is None:
         raise Errno(errno.ESRCH)
-    return pid, uid, gid
+    return task.vpid(pid), uid, gid
 
 
 def send_areas(
@@ -504,7 +504,8 @@ def recv_message(task: Task, file: SocketFile, address: int, flags: int) -> int:
         out_flags |= first.flags
         name = first.name or b""
         if file.sk.passcred and first.cred is not None:
-            control.put(SOL_SOCKET, SCM_CREDENTIALS, _UCRED.pack(*first.cred))
+            pid, uid, gid = first.cred
+            control.put(SOL_SOCKET, SCM_CREDENTIALS, _UCRED.pack(task.vnr(pid), uid, gid))
         if first.fds:
             control.put_fds(first.fds, bool(cloexec))
     if msg.name:

@@ -23,17 +23,17 @@ _RLIMIT = Struct("<QQ")
 
 def sys_getpid(task: Task) -> int:
     """getpid."""
-    return task.tgid
+    return task.tgid if task.pid_ns is None else task.vnr(task.tgid)
 
 
 def sys_gettid(task: Task) -> int:
     """gettid."""
-    return task.pid
+    return task.pid if task.pid_ns is None else task.vnr(task.pid)
 
 
 def sys_getppid(task: Task) -> int:
     """getppid."""
-    return task.real_parent.tgid
+    return task.vnr(task.real_parent.tgid)
 
 
 def sys_exit(task: Task, code: int) -> int:
@@ -51,7 +51,7 @@ def sys_exit_group(task: Task, code: int) -> int:
 def sys_set_tid_address(task: Task, address: int) -> int:
     """set_tid_address."""
     task.clear_child_tid = address
-    return task.pid
+    return task.vnr(task.pid)
 
 
 # ---- process groups and sessions
@@ -61,14 +61,12 @@ def sys_setpgid(task: Task, pid: int, pgid: int) -> int:
     """setpgid."""
     pid, pgid = s32(pid), s32(pgid)
     leader = task.group_leader
-    if not pid:
-        pid = leader.pid
-    if not pgid:
-        pgid = pid
     if pgid < 0:
         raise Errno(errno.EINVAL)
     kernel = task.kernel
-    target = kernel.find_task(pid)
+    pid = task.vpid(pid) if pid else leader.pid
+    pgid = task.vpid(pgid) if pgid else pid
+    target = kernel.tasks.get(pid)
     if target is None:
         raise Errno(errno.ESRCH)
     if target.group_leader is not target:
@@ -88,14 +86,18 @@ def sys_setpgid(task: Task, pid: int, pgid: int) -> int:
         if other.group_leader is other
     ):
         raise Errno(errno.EPERM)
-    target.signal.pgrp = pgid
+    old, target.signal.pgrp = target.signal.pgrp, pgid
+    if task.pid_ns is not None:
+        from guest.pid_namespace import free_pid
+
+        free_pid(kernel, task.pid_ns, old)
     return 0
 
 
 def of_pid(task: Task, pid: int) -> Task:
     """The task a pid names, 0 the caller. Raises Errno(ESRCH)."""
     pid = s32(pid)
-    target = task if not pid else task.kernel.find_task(pid)
+    target = task if not pid else task.find_task(pid)
     if target is None:
         raise Errno(errno.ESRCH)
     return target
@@ -103,17 +105,17 @@ def of_pid(task: Task, pid: int) -> Task:
 
 def sys_getpgid(task: Task, pid: int) -> int:
     """getpgid."""
-    return of_pid(task, pid).signal.pgrp
+    return task.vnr(of_pid(task, pid).signal.pgrp)
 
 
 def sys_getpgrp(task: Task) -> int:
     """getpgrp."""
-    return task.signal.pgrp
+    return task.vnr(task.signal.pgrp)
 
 
 def sys_getsid(task: Task, pid: int) -> int:
     """getsid."""
-    return of_pid(task, pid).signal.session
+    return task.vnr(of_pid(task, pid).signal.session)
 
 
 def sys_setsid(task: Task) -> int:
@@ -124,11 +126,18 @@ def sys_setsid(task: Task) -> int:
         other.signal.pgrp == pid for other in task.kernel.tasks.values() if other.group_leader is other
     ):
         raise Errno(errno.EPERM)
-    leader.signal.leader = True
-    leader.signal.session = leader.signal.pgrp = pid
-    leader.signal.tty = None
-    leader.signal.tty_old_pgrp = 0
-    return pid
+    signal = leader.signal
+    old = {signal.pgrp, signal.session}
+    signal.leader = True
+    signal.session = signal.pgrp = pid
+    signal.tty = None
+    signal.tty_old_pgrp = 0
+    if task.pid_ns is not None:
+        from guest.pid_namespace import free_pid
+
+        for unused in old:
+            free_pid(task.kernel, task.pid_ns, unused)
+    return task.vnr(pid)
 
 
 # ---- limits

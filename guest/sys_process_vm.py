@@ -145,7 +145,7 @@ def process_vm_rw(
     if not any(length for _, length in remote):
         return 0
     pid &= 0xFFFFFFFF
-    target = task.kernel.tasks.get(pid)
+    target = task.find_task(pid)
     if target is None:
         raise Errno(errno.ESRCH)
     try:

@@ -50,7 +50,7 @@ def sys_ptrace(task: Task, request: int, pid: int, addr: int, data: int) -> int:
     if request == PTRACE_TRACEME:
         ptrace_traceme(task)
         return 0
-    child = task.kernel.find_task(s32(pid))
+    child = task.find_task(s32(pid))
     if child is None:
         raise Errno(errno.ESRCH)
     if request in (PTRACE_ATTACH, PTRACE_SEIZE):
@@ -181,7 +181,7 @@ def _detach(task: Task, child: Task, request: int, addr: int, data: int) -> int:
 
 
 def _kill(task: Task, child: Task, request: int, addr: int, data: int) -> int:
-    send_signal(kill_info(SIGKILL, SI_USER, task.tgid, task.cred.uid), child, False)
+    send_signal(kill_info(SIGKILL, SI_USER, child.vnr(task.tgid), task.cred.uid), child, False)
     return 0
 
 

@@ -27,7 +27,7 @@ def _find(task: Task, pid: int) -> Task:
     pid = s32(pid)
     if pid < 0:
         raise Errno(errno.EINVAL)
-    target = task if not pid else task.kernel.find_task(pid)
+    target = task if not pid else task.find_task(pid)
     if target is None:
         raise Errno(errno.ESRCH)
     return target
@@ -182,10 +182,10 @@ def sys_sched_setattr(task: Task, pid: int, uattr: int, flags: int) -> int:
 def _members(task: Task, which: int, who: int) -> list[Task]:
     kernel = task.kernel
     if which == PRIO_PROCESS:
-        target = task if not who else kernel.find_task(who)
+        target = task if not who else task.find_task(who)
         return [] if target is None else [target]
     if which == PRIO_PGRP:
-        pgrp = who or task.signal.pgrp
+        pgrp = task.vpid(who) if who else task.signal.pgrp
         return [t for t in kernel.tasks.values() if t.signal.pgrp == pgrp and t is not kernel.init]
     if which == PRIO_USER:
         uid = who & 0xFFFFFFFF or task.cred.uid

@@ -487,7 +487,7 @@ def _semctl_get(task: Task, ns: IpcNamespace, semid: int, num: int, cmd: int) ->
         raise Errno(errno.EINVAL)
     if cmd in (GETNCNT, GETZCNT):
         return _count_semcnt(sma, num, cmd == GETZCNT)
-    return sma.sems[num].val if cmd == GETVAL else sma.sems[num].pid
+    return sma.sems[num].val if cmd == GETVAL else task.vnr(sma.sems[num].pid)
 
 
 def _semctl_down(task: Task, ns: IpcNamespace, semid: int, cmd: int, buf: int) -> int:

@@ -72,7 +72,7 @@ def sys_shmdt(task: Task, shmaddr: int) -> int:
     return 0
 
 
-def _shmid64_ds(shp: ShmidKernel) -> bytes:
+def _shmid64_ds(task: Task, shp: ShmidKernel) -> bytes:
     """struct shmid64_ds of a segment."""
     return SHMID64_DS.pack(
         shp.key,
@@ -86,8 +86,8 @@ def _shmid64_ds(shp: ShmidKernel) -> bytes:
         shp.shm_atim,
         shp.shm_dtim,
         shp.shm_ctim,
-        shp.shm_cprid,
-        shp.shm_lprid,
+        task.vnr(shp.shm_cprid),
+        task.vnr(shp.shm_lprid),
         shp.shm_nattch,
     )
 
@@ -97,7 +97,7 @@ def _shmctl_stat(task: Task, ns: IpcNamespace, shmid: int, cmd: int, buf: int) -
     shp = ipc_obtain_object_check(ns, shmid) if cmd == IPC_STAT else ipc_obtain_object(ns, shmid)
     if cmd != SHM_STAT_ANY and not ipcperms(task, shp, S_IRUGO):
         raise Errno(errno.EACCES)
-    copy_to_user(task, buf, _shmid64_ds(shp))
+    copy_to_user(task, buf, _shmid64_ds(task, shp))
     return 0 if cmd == IPC_STAT else shp.id
 
 

@@ -180,17 +180,16 @@ def sys_rt_sigreturn(task: Task) -> int:
 def sys_kill(task: Task, pid: int, sig: int) -> int:
     """kill: a process, a group, or everybody."""
     pid, sig = s32(pid), s32(sig)
-    info = kill_info(sig, SI_USER, task.tgid, task.cred.uid)
-    kernel = task.kernel
+    info = kill_info(sig, SI_USER, task.vnr(task.tgid), task.cred.uid)
     if pid > 0:
-        target = kernel.find_task(pid)
+        target = task.find_task(pid)
         if target is None:
             raise Errno(errno.ESRCH)
         group_send_sig_info(task, sig, info, target)
     elif pid == -(1 << 31):
         raise Errno(errno.ESRCH)
     elif pid != -1:
-        kill_pgrp_info(task, sig, info, -pid if pid else task.signal.pgrp)
+        kill_pgrp_info(task, sig, info, task.vpid(-pid) if pid else task.signal.pgrp)
     else:
         _kill_all(task, sig, info)
     return 0
@@ -199,7 +198,7 @@ def sys_kill(task: Task, pid: int, sig: int) -> int:
 def _kill_all(task: Task, sig: int, info: SigInfo) -> None:
     count, number = 0, 0
     for target in list(task.kernel.tasks.values()):
-        if target.group_leader is target and target.pid > 1 and target.tgid != task.tgid:
+        if target.group_leader is target and task.vnr(target.pid) > 1 and target.tgid != task.tgid:
             count += 1
             try:
                 group_send_sig_info(task, sig, info, target)
@@ -215,8 +214,8 @@ def _kill_all(task: Task, sig: int, info: SigInfo) -> None:
 
 def _send_specific(task: Task, tgid: int, pid: int, sig: int, info: SigInfo) -> int:
     """do_send_specific(): one thread."""
-    target = task.kernel.find_task(pid)
-    if target is None or (tgid > 0 and target.tgid != tgid):
+    target = task.find_task(pid)
+    if target is None or (tgid > 0 and target.tgid != task.vpid(tgid)):
         raise Errno(errno.ESRCH)
     check_kill_permission(task, sig, info, target)
     if sig:
@@ -231,7 +230,7 @@ def sys_tgkill(task: Task, tgid: int, pid: int, sig: int) -> int:
     tgid, pid, sig = s32(tgid), s32(pid), s32(sig)
     if pid <= 0 or tgid <= 0:
         raise Errno(errno.EINVAL)
-    return _send_specific(task, tgid, pid, sig, kill_info(sig, SI_TKILL, task.tgid, task.cred.uid))
+    return _send_specific(task, tgid, pid, sig, kill_info(sig, SI_TKILL, task.vnr(task.tgid), task.cred.uid))
 
 
 def sys_tkill(task: Task, pid: int, sig: int) -> int:
@@ -239,7 +238,7 @@ def sys_tkill(task: Task, pid: int, sig: int) -> int:
     pid, sig = s32(pid), s32(sig)
     if pid <= 0:
         raise Errno(errno.EINVAL)
-    return _send_specific(task, 0, pid, sig, kill_info(sig, SI_TKILL, task.tgid, task.cred.uid))
+    return _send_specific(task, 0, pid, sig, kill_info(sig, SI_TKILL, task.vnr(task.tgid), task.cred.uid))
 
 
 def _siginfo_from_user(task: Task, sig: int, uinfo: int) -> SigInfo:
@@ -255,9 +254,9 @@ def sys_rt_sigqueueinfo(task: Task, pid: int, sig: int, uinfo: int) -> int:
     """rt_sigqueueinfo."""
     pid, sig = s32(pid), s32(sig)
     info = _siginfo_from_user(task, sig, uinfo)
-    if (info.code >= 0 or info.code == SI_TKILL) and task.pid != pid:
+    if (info.code >= 0 or info.code == SI_TKILL) and task.vnr(task.pid) != pid:
         raise Errno(errno.EPERM)
-    target = task.kernel.find_task(pid)
+    target = task.find_task(pid)
     if target is None:
         raise Errno(errno.ESRCH)
     group_send_sig_info(task, sig, info, target)
@@ -270,7 +269,7 @@ def sys_rt_tgsigqueueinfo(task: Task, tgid: int, pid: int, sig: int, uinfo: int)
     info = _siginfo_from_user(task, sig, uinfo)
     if pid <= 0 or tgid <= 0:
         raise Errno(errno.EINVAL)
-    if (info.code >= 0 or info.code == SI_TKILL) and task.pid != pid:
+    if (info.code >= 0 or info.code == SI_TKILL) and task.vnr(task.pid) != pid:
         raise Errno(errno.EPERM)
     return _send_specific(task, tgid, pid, sig, info)
 

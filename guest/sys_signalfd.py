@@ -92,7 +92,7 @@ class SignalFile(OpenFile):
         """noop_llseek()."""
         return self.f_pos
 
-    def show_fdinfo(self) -> str:
+    def show_fdinfo(self, sb: Any) -> str:
         return f"sigmask:\t{self.wanted:016x}\n"
 
 

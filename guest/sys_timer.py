@@ -133,7 +133,7 @@ def _event(task: Task, raw: bytes) -> tuple[int, int, int, Task]:
     value, signo, notify, tid = _SIGEVENT.unpack(raw[:20])
     target = task.group_leader
     if notify == SIGEV_SIGNAL | SIGEV_THREAD_ID:
-        thread = task.kernel.find_task(tid)
+        thread = task.find_task(tid)
         if thread is None or thread.tgid != task.tgid:
             raise Errno(errno.EINVAL)
         target = thread

@@ -142,7 +142,7 @@ class TimerFile(OpenFile):
         """struct itimerspec: interval, then value."""
         return *divmod(self.interval, NSEC_PER_SEC), *divmod(self.remaining(), NSEC_PER_SEC)
 
-    def show_fdinfo(self) -> str:
+    def show_fdinfo(self, sb: Any) -> str:
         interval, interval_nsec, value, value_nsec = self.setting()
         return (
             f"clockid: {self.clock}\nticks: {self.ticks}\nsettime flags: 0{self.settime_flags:o}\n"
@@ -199,6 +199,8 @@ def sys_timerfd_settime(task: Task, fd: int, flags: int, new: int, old: int) -> 
     if value:
         clock = task.kernel.clock
         if flags & TFD_TIMER_ABSTIME:
+            if task.time_ns is not None:
+                value = task.time_ns.to_host(file.clock, value)
             file.expires = max(value - (clock.offset if file.clock in _REAL else 0), 1)
         else:
             file.expires = clock.now + value

@@ -127,7 +127,7 @@ class UserfaultfdFile(OpenFile):
         """noop_llseek()."""
         return self.f_pos
 
-    def show_fdinfo(self) -> str:
+    def show_fdinfo(self, sb: Any) -> str:
         ctx = self.ctx
         pending = len(ctx.fault_pending_wqh)
         return (

@@ -182,11 +182,11 @@ def _do_wait(task: Task, wo: WaitOpts) -> int:
     threads = [task] if wo.flags & WNOTHREAD else task.signal.threads
     for thread in threads:
         for child in thread.children:
-            pid = child.pid
+            pid = task.vnr(child.pid)  # of one that may be gone afterwards
             if _consider(wo, task, child, False):
                 return pid
         for child in thread.ptraced:
-            pid = child.pid
+            pid = task.vnr(child.pid)
             if _consider(wo, task, child, True):
                 return pid
     if wo.notask_error:
@@ -206,11 +206,11 @@ def sys_wait4(task: Task, upid: int, stat_addr: int, options: int, ru: int) -> i
     if upid == -1:
         kind, pid = PIDTYPE_MAX, 0
     elif upid < 0:
-        kind, pid = PIDTYPE_PGID, -upid
+        kind, pid = PIDTYPE_PGID, task.vpid(-upid)
     elif upid == 0:
         kind, pid = PIDTYPE_PGID, task.signal.pgrp
     else:
-        kind, pid = PIDTYPE_PID, upid
+        kind, pid = PIDTYPE_PID, task.vpid(upid)
     wo = WaitOpts(kind, pid, options | WEXITED, bool(ru))
     found = _do_wait(task, wo)
     if found:
@@ -233,11 +233,11 @@ def sys_waitid(task: Task, which: int, upid: int, infop: int, options: int, ru: 
     elif which == P_PID:
         if upid <= 0:
             raise Errno(errno.EINVAL)
-        kind, pid = PIDTYPE_PID, upid
+        kind, pid = PIDTYPE_PID, task.vpid(upid)
     elif which == P_PGID:
         if upid < 0:
             raise Errno(errno.EINVAL)
-        kind, pid = PIDTYPE_PGID, upid or task.signal.pgrp
+        kind, pid = PIDTYPE_PGID, task.vpid(upid) if upid else task.signal.pgrp
     elif which == P_PIDFD:
         if upid < 0:
             raise Errno(errno.EINVAL)

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from guest.cred import Cred
     from guest.kernel import Kernel
     from guest.nsproxy import Nsproxy
+    from guest.pid_namespace import PidNamespace
     from guest.siginfo import SigInfo
+    from guest.time_namespace import TimeNamespace
 
 PF_EXITING = 0x4
 PF_FORKNOEXEC = 0x40
@@ -169,6 +171,9 @@ class Task(TaskStruct):
 
     sched_reset_on_fork = False
     nsproxy: Nsproxy | None = None  # None: the first namespaces
+    # Where it is itself; its children may be elsewhere (nsproxy). None: the first namespace.
+    pid_ns: PidNamespace | None = None
+    time_ns: TimeNamespace | None = None
     sem_undo: SemUndoList | None = None
 
     # Of a traced task and its tracer (guest/ptrace.py). In the class, so that the others do not pay for them.
@@ -261,6 +266,18 @@ class Task(TaskStruct):
     def ppid(self) -> int:
         """Process id of the parent."""
         return self.real_parent.tgid
+
+    def vnr(self, pid: int) -> int:
+        """pid_vnr(): the number this task sees of a process, group or session; 0: none."""
+        return pid if self.pid_ns is None else self.pid_ns.numbers.get(pid, 0)
+
+    def vpid(self, nr: int) -> int:
+        """find_vpid(): what a number this task gives stands for; -1: nothing."""
+        return nr if self.pid_ns is None else self.pid_ns.pids.get(nr, -1)
+
+    def find_task(self, nr: int) -> Task | None:
+        """find_task_by_vpid()."""
+        return self.kernel.tasks.get(nr if self.pid_ns is None else self.pid_ns.pids.get(nr, -1))
 
     def signal_pending(self) -> bool:
         """Whether a signal should end an interruptible sleep (TIF_SIGPENDING)."""

@@ -331,7 +331,7 @@ class TtyFile(OpenFile):
 
         return tty_ioctl(task, self, cmd, arg)
 
-    def show_fdinfo(self) -> str:
+    def show_fdinfo(self, sb: Any) -> str:
         return f"tty-index:\t{self.tty.index}\n" if self.tty.master else ""
 
     def closed(self) -> None:

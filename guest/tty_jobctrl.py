@@ -32,7 +32,7 @@ def kill_pgrp(kernel: Kernel, pgrp: int, signo: int, sender: Task | None = None)
             if sender is None:
                 info = kill_info(signo, SI_KERNEL, 0, 0)
             else:
-                info = kill_info(signo, SI_USER, sender.tgid, sender.cred.uid)
+                info = kill_info(signo, SI_USER, task.vnr(sender.tgid), sender.cred.uid)
             send_signal(info, task, True)
 
 
@@ -134,13 +134,13 @@ def jobctrl_ioctl(task: Task, file: OpenFile, tty: Any, real_tty: Any, cmd: int,
     elif cmd == TIOCGPGRP:
         if tty is real_tty and task.signal.tty is not real_tty:
             raise Errno(errno.ENOTTY)
-        put_user(task, arg, real_tty.pgrp, 4)
+        put_user(task, arg, task.vnr(real_tty.pgrp), 4)
     elif cmd == TIOCSPGRP:
         set_foreground(task, real_tty, arg)
     elif cmd == TIOCGSID:
         if (tty is real_tty and task.signal.tty is not real_tty) or not real_tty.session:
             raise Errno(errno.ENOTTY)
-        put_user(task, arg, real_tty.session, 4)
+        put_user(task, arg, task.vnr(real_tty.session), 4)
     else:
         return False
     return True
@@ -173,8 +173,9 @@ def set_foreground(task: Task, tty: Any, arg: int) -> None:
         raise Errno(errno.EINVAL)
     if task.signal.tty is not tty or tty.session != task.signal.session:
         raise Errno(errno.ENOTTY)
+    pgrp = task.vpid(pgrp)
     members = [t for t in task.kernel.tasks.values() if t.signal.pgrp == pgrp]
-    member = members[0] if members else task.kernel.find_task(pgrp)
+    member = members[0] if members else task.kernel.tasks.get(pgrp)
     if member is None:
         raise Errno(errno.ESRCH)
     if member.signal.session != task.signal.session:

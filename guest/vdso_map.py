@@ -6,7 +6,7 @@ The images lie in guest/vdso/. Their pages are frames of the guest's RAM, loaded
 from __future__ import annotations
 
 from struct import Struct, unpack_from
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from guest.own_mm import own_mm
 from mm.errors import Errno
@@ -74,9 +74,15 @@ class VvarMapping(VmSpecialMapping):
 def _vvar_fault(mapping: VmSpecialMapping, vma: VmAreaStruct, vmf: VmFault) -> int:
     from mm.memory_file import vmf_insert_pfn
 
+    task: Any = vma.vm_mm.system.current
+    pfn: int = mapping.pfn  # type: ignore[attr-defined]
+    if vmf.pgoff == task.kernel.arch.vvar_timens_page and task.time_ns is not None:
+        return vmf_insert_pfn(vma, vmf.address, pfn)  # the machine's, where the first page tells of the namespace
     if vmf.pgoff != 0:
         return VM_FAULT_SIGBUS
-    return vmf_insert_pfn(vma, vmf.address, mapping.pfn)  # type: ignore[attr-defined]
+    if task.time_ns is not None:
+        pfn = task.time_ns.vvar_pfn(task)
+    return vmf_insert_pfn(vma, vmf.address, pfn)
 
 
 def _vdso_mremap(mapping: VmSpecialMapping, new_vma: VmAreaStruct) -> int:

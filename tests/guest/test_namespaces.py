@@ -65,8 +65,6 @@ def test_each_has_a_number(world: World) -> None:
 
 def test_what_is_refused(world: World) -> None:
     assert world.call("unshare", CLONE_NEWUSER) == -errno.EINVAL
-    assert world.call("unshare", CLONE_NEWPID) == -errno.ENOSPC
-    assert world.call("unshare", CLONE_NEWNET) == -errno.ENOSPC
     fd = world.open("/proc/self/ns/uts")
     world.call("setresuid", 1000, 1000, 1000)
     assert world.call("unshare", CLONE_NEWUTS) == -errno.EPERM
