@@ -198,7 +198,7 @@ def sys_timer_settime(task: Task, ident: int, flags: int, new: int, old: int) ->
         timer.expires = timer.interval = 0
     elif flags & TIMER_ABSTIME:
         there = now if timer.cpu is not None else read_clock(task, timer.clock)
-        timer.expires = max(value - there + now, 1)
+        timer.expires = value - there + now or 1  # a time of day from before the machine started is below 0
     else:
         timer.expires = now + value
     task.kernel.timers.update(task.signal)

@@ -92,7 +92,7 @@ class TimerFile(OpenFile):
     def clock_was_set(self, moved: int) -> None:
         """timerfd_clock_was_set(): CLOCK_REALTIME jumped by `moved` ns; whoever asked for it is told."""
         if self.expires and self.settime_flags & TFD_TIMER_ABSTIME and self.clock in _REAL:
-            self.expires = max(self.expires - moved, 1)
+            self.expires = self.expires - moved or 1
         if self.might_cancel:
             self.wqh.wake_all(POLLIN)
 
@@ -201,7 +201,7 @@ def sys_timerfd_settime(task: Task, fd: int, flags: int, new: int, old: int) -> 
         if flags & TFD_TIMER_ABSTIME:
             if task.time_ns is not None:
                 value = task.time_ns.to_host(file.clock, value)
-            file.expires = max(value - (clock.offset if file.clock in _REAL else 0), 1)
+            file.expires = value - (clock.offset if file.clock in _REAL else 0) or 1  # below 0: before the start
         else:
             file.expires = clock.now + value
         file.arm()

@@ -189,7 +189,7 @@ class Timers:
         for signal in self.signals:
             for timer in signal.posix_timers.values():
                 if timer.expires and timer.at_time_of_day:
-                    timer.expires = max(timer.expires - moved, 1)
+                    timer.expires = timer.expires - moved or 1
         for file in self.alarms:
             file.clock_was_set(moved)
         for task in self.kernel.tasks.values():
