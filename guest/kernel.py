@@ -82,6 +82,7 @@ class Kernel:
         self.pids_wrapped = False  # all have been given once
         self.pid_max = 4096  # PID_MAX_DEFAULT with CONFIG_BASE_SMALL, as the oracle is built
         self.total_forks = 0
+        self.tasks_made = 0
         self.context_switches = 0
         self.futex_queues: dict[Any, Any] = {}
         self.ipc_ns: Any = None  # SysV shared memory, sys_shm.py

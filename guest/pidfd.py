@@ -72,10 +72,10 @@ def _addressee(task: Task, fd: int) -> Task:
     file = task.files.get(fd)
     if isinstance(file, PidFile):
         return file.pidfd_task
-    from guest.procfs import ProcPid, pid_ino
+    from guest.procfs import ProcPid, task_ino
 
     inode = file.f_inode
-    if not isinstance(inode, ProcPid) or inode.subject is None or inode.i_ino != pid_ino(inode.subject.pid):
+    if not isinstance(inode, ProcPid) or inode.subject is None or inode.i_ino != task_ino(inode.subject):
         raise Errno(errno.EBADF)
     return inode.subject
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 CAP_SYS_PTRACE = 19
 SINGLE, TEXT, SPECIAL, LINK, DIR = range(5)  # how an entry is read
-_INO_PER_PID = 1 << 16
-_INO_TID, _INO_FD, _INO_FDINFO = 1 << 15, 1 << 13, 1 << 14  # within a pid's numbers
+_INO_PER_TASK = 1 << 16
+_INO_TID, _INO_FD, _INO_FDINFO = 1 << 15, 1 << 13, 1 << 14  # within a task's numbers
 
 
 class Entry:
@@ -242,12 +242,12 @@ class ProcRoot(ProcInode):
         yield from super().iterate(parent, task)
         for nr, other in self.i_sb.shown_tasks():
             if other.group_leader is other:
-                yield b"%d" % nr, pid_ino(other.pid), S_IFDIR | 0o555
+                yield b"%d" % nr, task_ino(other), S_IFDIR | 0o555
 
 
-def pid_ino(pid: int) -> int:
-    """The number of /proc/PID."""
-    return (pid + 1) * _INO_PER_PID
+def task_ino(task: Task) -> int:
+    """The number of a task's folder: never given again, unlike its pid (get_next_ino())."""
+    return (task.serial + 1) * _INO_PER_TASK
 
 
 class ProcPid(ProcInode):
@@ -259,7 +259,7 @@ class ProcPid(ProcInode):
         from guest.procfs_pid import ARCH_STATUS
         from guest.procfs_task import PID_TABLE, TID_TABLE
 
-        inode = cls(sb, S_IFDIR | 0o555, pid_ino(task.pid) + (_INO_TID if thread else 0), task)
+        inode = cls(sb, S_IFDIR | 0o555, task_ino(task) + (_INO_TID if thread else 0), task)
         inode.table = TID_TABLE if thread else PID_TABLE
         if sb.kernel.vfs.abi.arch_status:
             inode.table = {**inode.table, b"arch_status": ARCH_STATUS}
@@ -284,7 +284,7 @@ class ProcTasks(ProcInode):
     def iterate(self, parent: Dentry, task: Task) -> Iterator[tuple[bytes, int, int]]:
         for nr, other in self.i_sb.shown_tasks():
             if other.tgid == self.task.tgid:
-                yield b"%d" % nr, pid_ino(other.pid) + _INO_TID, S_IFDIR | 0o555
+                yield b"%d" % nr, task_ino(other) + _INO_TID, S_IFDIR | 0o555
 
 
 class ProcFds(ProcInode):
@@ -305,7 +305,7 @@ class ProcFds(ProcInode):
         files = self.task.files
         if files is None or fd >= len(files.fd) or files.fd[fd] is None:
             return None
-        inode = ProcInode(self.i_sb, self.entry_mode(files.fd[fd]), pid_ino(self.task.pid) + self.first + fd, self.task)
+        inode = ProcInode(self.i_sb, self.entry_mode(files.fd[fd]), task_ino(self.task) + self.first + fd, self.task)
         inode.name = name
         self.dress(inode)
         inode.own()
@@ -328,7 +328,7 @@ class ProcFds(ProcInode):
     def iterate(self, parent: Dentry, task: Task) -> Iterator[tuple[bytes, int, int]]:
         files = self.task.files
         for fd in files.open_fds() if files is not None else ():
-            yield b"%d" % fd, pid_ino(self.task.pid) + self.first + fd, self.entry_mode(files.fd[fd])
+            yield b"%d" % fd, task_ino(self.task) + self.first + fd, self.entry_mode(files.fd[fd])
 
     def still_there(self, parent: Dentry, name: bytes) -> bool:
         return int(name) in self.task.files.open_fds()

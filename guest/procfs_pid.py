@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from guest.file import OpenFile
 from guest.nsproxy import CLONE_NEWPID, CLONE_NEWUSER, KINDS, first_spaces, nsproxy_of, own_space
-from guest.procfs import DIR, LINK, SINGLE, Entry, ProcInode, may_follow, pid_ino, ptrace_may_access
+from guest.procfs import DIR, LINK, SINGLE, Entry, ProcInode, may_follow, ptrace_may_access, task_ino
 from guest.sched import TASK_RUNNING
 from guest.tty import anonymous_path
 from guest.vfs_flags import S_IFLNK, S_IFREG
@@ -124,7 +124,7 @@ class ProcMapFiles(ProcInode):
         reader = self.i_sb.kernel.current
         for index, (area, vma) in enumerate(self.areas(reader)):
             if area == name:
-                number = pid_ino(self.task.pid) + _INO_MAP_FILES + index
+                number = task_ino(self.task) + _INO_MAP_FILES + index
                 inode = ProcInode(self.i_sb, self.link_mode(vma), number, self.task)
                 inode.kind, inode.show, inode.name, inode.size = LINK, map_files_link, name, 64
                 inode.own()
@@ -133,7 +133,7 @@ class ProcMapFiles(ProcInode):
 
     def iterate(self, parent: Dentry, task: Task) -> Iterator[tuple[bytes, int, int]]:
         for index, (name, vma) in enumerate(self.areas(task)):
-            yield name, pid_ino(self.task.pid) + _INO_MAP_FILES + index, self.link_mode(vma)
+            yield name, task_ino(self.task) + _INO_MAP_FILES + index, self.link_mode(vma)
 
 
 def map_files_link(inode: ProcInode, task: Task) -> Path:

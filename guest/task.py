@@ -252,6 +252,8 @@ class Task(TaskStruct):
         self.nice = 0
         self.utime = self.stime = 0  # ns
         self.start_time = 0  # ns since boot
+        self.serial = kernel.tasks_made  # how many there were before: pids come again, this does not
+        kernel.tasks_made += 1
         self.nvcsw = self.nivcsw = 0
         self.mce_kill = 2  # PR_MCE_KILL_DEFAULT
         self.io_flusher = False

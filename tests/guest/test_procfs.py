@@ -177,3 +177,16 @@ def test_the_file_system_pickles(world: World) -> None:
     file = kernel.tasks[world.task.pid].files.get(fd)
     assert file.d_path() == "/tmp/f"
     assert file.f_mapping.i_size == 4
+
+
+def test_a_pid_that_comes_again_has_another_folder(world: World) -> None:
+    """The number of /proc/PID tells a process from the one that had its pid before."""
+    numbers = []
+    for _ in range(2):
+        world.kernel.next_pid = 77
+        child = world.kernel.tasks[world.call("clone", 17)]
+        fd = world.open(f"/proc/{child.pid}")
+        numbers.append((child.pid, world.task.files.get(fd).f_inode.i_ino))
+        del world.kernel.tasks[child.pid]
+    assert numbers[0][0] == numbers[1][0] == 77
+    assert numbers[0][1] != numbers[1][1]

@@ -164,6 +164,29 @@ static void time_of_day(void)
 	sys(wait4, pid, &status, 0, 0);
 	say("status %d soon %d\n", (long)status, (long)(now(0) / 1000000000 - t.s < 5));
 }
+static void before_the_start(void)
+{
+	sigevent event = { .signo = SIGUSR1 };
+	timespec t = { 1000000000, 0 };
+	itimerspec s = { { 1, 0 }, { t.s - 100000, 0 } };
+	ulong mask = 1ul << (SIGUSR1 - 1);
+	long ticks = 0;
+	info i;
+	int id, fd;
+
+	sys(rt_sigprocmask, 0, &mask, 0, 8);
+	sys(clock_settime, 0, &t);
+	sys(timer_create, 0, &event, &id);
+	say("from before the start: %d", sys(timer_settime, id, 1, &s, 0));
+	say(" %d", sys(rt_sigtimedwait, &mask, &i, 0, 8));
+	say(" overruns %d", (long)(i.overrun >= 100000 && i.overrun - 100000 <= 5));
+	sys(timer_delete, id);
+	fd = sys(timerfd_create, 0, 0);
+	sys(timerfd_settime, fd, 1, &s, 0);
+	say(" read %d", sys(read, fd, &ticks, 8));
+	say(" ticks %d\n", (long)(ticks - 100001 <= 5 && ticks > 100000));
+	sys(rt_sigprocmask, 1, &mask, 0, 8);
+}
 static void sleeper(int other, int signal)
 {
 	timespec t = { 0, 100 * MS }, rest = { -1, -1 };
@@ -202,5 +225,6 @@ static int run(void)
 	sleeper(own, 0);
 	sleeper(own, 1);
 	time_of_day();
+	before_the_start();
 	return 0;
 }
