@@ -81,6 +81,7 @@ PF_INSTR = 16
 OPEN_GATES = (3, 4)  # int 3 and int 4 are allowed in ring 3
 EFLAGS_TF = 0x100
 
+_ALL_EMPTY = 0xFFFF  # tags of an x87 nobody has loaded anything into
 FXSAVE_INIT = b"\x7f\x03" + bytes(22) + b"\x80\x1f\0\0\xff\xff\0\0" + bytes(480)
 
 
@@ -411,7 +412,7 @@ class X86Engine(Engine):
         """FXSAVE image. Instruction and data pointers are 0, as QEMU's FXSAVE stores them."""
         image = bytearray(512)
         status, tags = self._context_read(REG_FPSW), self._context_read(REG_FPTAG)
-        used = sum(1 << i for i in range(8) if tags >> 2 * i & 3 != 3)
+        used = 0 if tags == _ALL_EMPTY else sum(1 << i for i in range(8) if tags >> 2 * i & 3 != 3)
         pack_into("<HHBxHQQII", image, 0, self._context_read(REG_FPCW), status, used, 0, 0, 0, self._mxcsr(), 0xFFFF)
         top = status >> 11 & 7
         for i in range(8):
@@ -429,7 +430,9 @@ class X86Engine(Engine):
         status = word(image[2:4], "little")
         self._context_write(REG_FPCW, word(image[0:2], "little"))
         self._context_write(REG_FPSW, status)
-        self._context_write(REG_FPTAG, sum(3 << 2 * i for i in range(8) if not image[4] >> i & 1))
+        used = image[4]
+        tags = sum(3 << 2 * i for i in range(8) if not used >> i & 1) if used else _ALL_EMPTY
+        self._context_write(REG_FPTAG, tags)
         self._context_write(REG_MXCSR, word(image[24:28], "little"))
         top = status >> 11 & 7
         for i in range(8):

@@ -72,8 +72,9 @@ ARCH_SET_GS, ARCH_SET_FS, ARCH_GET_FS, ARCH_GET_GS, ARCH_GET_CPUID, ARCH_SET_CPU
 FRAME_SIZE = 440
 FXSAVE_SIZE = 512
 _MASK = 0xFFFFFFFFFFFFFFFF
-_UC_HEAD = Struct("<QQQI")
-_CONTEXT = Struct("<18QHHHHQQQQQ")  # struct sigcontext up to reserved1
+# What is written of a frame, and not between: up to ss_flags; ss_size and the sigcontext up to reserved1.
+_HEAD = Struct("<QQQQI")
+_CONTEXT = Struct("<Q18QHHHHQQQQQ")
 _CONTEXT_REGS = (R8, R9, R10, R11, R12, R13, R14, R15, RDI, RSI, RBP, RBX, RDX, RAX, RCX, RSP, RIP)
 _ALTSTACK = Struct("<QIxxxxQ")
 
@@ -182,18 +183,15 @@ class X86_64(GuestArch):
         if not access_ok(task, frame, FRAME_SIZE):
             raise Errno(errno.EFAULT)
         flags = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
-        copy_to_user(task, frame + 8, _UC_HEAD.pack(flags, 0, task.sas_ss_sp, task.sas_ss_flags))
-        put_user(task, frame + 40, task.sas_ss_size, 8)
+        copy_to_user(task, frame, _HEAD.pack(action.restorer, flags, 0, task.sas_ss_sp, task.sas_ss_flags))
+        context = [task.sas_ss_size, *[regs[r] for r in _CONTEXT_REGS]]
         if task.sas_ss_flags & 1 << 31:
             sas_ss_reset(task)
-        put_user(task, frame, action.restorer, 8)
-        context = [regs[r] for r in _CONTEXT_REGS]
         rflags = cpu.get_flags()
         context += [rflags, USER_CS, 0, 0, USER_DS, task.error_code, task.trap_nr, mask, task.cr2, fpstate]
-        copy_to_user(task, frame + 48, _CONTEXT.pack(*context))
-        put_user(task, frame + 304, mask, 8)
-        if action.flags & SA_SIGINFO:
-            copy_to_user(task, frame + 312, ksig.info.pack())
+        copy_to_user(task, frame + 40, _CONTEXT.pack(*context))
+        tail = mask.to_bytes(8, "little")
+        copy_to_user(task, frame + 304, tail + ksig.info.pack() if action.flags & SA_SIGINFO else tail)
         regs[RDI] = ksig.sig
         regs[RAX] = 0
         regs[RSI] = frame + 312
@@ -229,11 +227,10 @@ class X86_64(GuestArch):
         try:
             if not access_ok(task, frame, FRAME_SIZE):
                 raise Errno(errno.EFAULT)
-            mask = get_user(task, frame + 304, 8)
-            get_user(task, frame + 8, 8)  # uc_flags: SS is always valid here
-            set_current_blocked(task, mask)
-            self._restore_sigcontext(kernel, task, frame + 48)
-            stack = _ALTSTACK.unpack(copy_from_user(task, frame + 24, 24))
+            set_current_blocked(task, get_user(task, frame + 304, 8))
+            saved = copy_from_user(task, frame + 24, 24 + _CONTEXT.size - 8)  # SS is always valid: uc_flags say nothing
+            self._restore_sigcontext(kernel, task, _CONTEXT.unpack_from(saved, 16))
+            stack = _ALTSTACK.unpack_from(saved)
         except Errno:
             force_sig(task, SIGSEGV)
             return 0
@@ -245,16 +242,15 @@ class X86_64(GuestArch):
             pass  # restore_altstack() takes only EFAULT seriously
         return cpu.regs[RAX]
 
-    def _restore_sigcontext(self, kernel: Kernel, task: Task, address: int) -> None:
-        """restore_sigcontext(): registers, flags and FPU."""
+    def _restore_sigcontext(self, kernel: Kernel, task: Task, context: tuple[int, ...]) -> None:
+        """restore_sigcontext(): registers, flags and FPU, from what _CONTEXT holds."""
         cpu = kernel.cpu
         task.restart_block = None
-        context = _CONTEXT.unpack(copy_from_user(task, address, _CONTEXT.size))
         regs = cpu.regs
-        for register, value in zip(_CONTEXT_REGS, context, strict=False):
+        for register, value in zip(_CONTEXT_REGS, context[1:18], strict=True):
             regs[register] = value
-        cpu.set_flags(cpu.get_flags() & ~FIX_EFLAGS | context[17] & FIX_EFLAGS)
-        fpstate = context[26]
+        cpu.set_flags(cpu.get_flags() & ~FIX_EFLAGS | context[18] & FIX_EFLAGS)
+        fpstate = context[27]
         if not fpstate:
             cpu.set_fpu(FPU_INIT)
             return
