@@ -77,7 +77,7 @@ def _poll_host(kernel: Kernel, queues: list[HostWait], timeout: float | None) ->
         poller.register(kernel.interrupt_fd, select.POLLIN)
     events: dict[int, int] = {}
     for queue in queues:
-        events[queue.fd] = events.get(queue.fd, 0) | (select.POLLOUT if queue.write else select.POLLIN)
+        events[queue.fd] = events.get(queue.fd, 0) | queue.events
     for fd, wanted in events.items():
         poller.register(fd, wanted)
     milliseconds = None if timeout is None else -int(-timeout * 1000 // 1)  # rounded up: not back before it is time

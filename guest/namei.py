@@ -207,17 +207,25 @@ class Walk:
         target = inode.get_link(self.task)
         inode.i_atime = max(inode.i_atime, inode.i_mtime)
         if isinstance(target, Path):
-            self.at = target
+            self.jump_link(target)
             return
         if not target:
             raise Errno(errno.ENOENT)
         if target[:1] == b"/":
-            self.at = self.root
+            self.jump_root()
         if not self.pending and target[-1:] == b"/":
             self.slash = True
         parts = [part for part in target.split(b"/") if part]
         parts.reverse()
         self.pending.extend(parts)
+
+    def jump_root(self) -> None:
+        """nd_jump_root(): a link that begins with a slash."""
+        self.at = self.root
+
+    def jump_link(self, target: Path) -> None:
+        """nd_jump_link(): a link of /proc that leads to a place, not to a name."""
+        self.at = target
 
     def up(self) -> None:
         """follow_dotdot(): never above the task's root."""
@@ -269,15 +277,15 @@ def traverse_mounts(path: Path) -> Path:
     return path
 
 
-def filename_lookup(task: Task, dfd: int, name: bytes, flags: int = LOOKUP_FOLLOW) -> Path:
+def filename_lookup(task: Task, dfd: int, name: bytes, flags: int = LOOKUP_FOLLOW, resolve: int = 0) -> Path:
     """user_path_at(): the place a path names. Raises ENOENT for an empty path unless LOOKUP_EMPTY."""
     if not name and not flags & LOOKUP_EMPTY:
         raise Errno(errno.ENOENT)
-    if name[:1] == b"/" and task.kernel.vfs.prefix is not None:
+    if name[:1] == b"/" and task.kernel.vfs.prefix is not None and not resolve:
         found = prefix_lookup(task, name, bool(flags & LOOKUP_FOLLOW))
         if found is not None:
             return found
-    walk = Walk(task, dfd, name)
+    walk = Walk(task, dfd, name) if not resolve else _resolving(task, dfd, name, resolve)
     if flags & LOOKUP_DIRECTORY:
         walk.slash = True
         path = walk.finish(bool(flags & LOOKUP_FOLLOW))
@@ -285,6 +293,13 @@ def filename_lookup(task: Task, dfd: int, name: bytes, flags: int = LOOKUP_FOLLO
             raise Errno(errno.ENOTDIR)
         return path
     return walk.finish(bool(flags & LOOKUP_FOLLOW))
+
+
+def _resolving(task: Task, dfd: int, name: bytes, resolve: int) -> Walk:
+    """A walk under openat2's rules."""
+    from guest.sys_openat2 import ResolvingWalk
+
+    return ResolvingWalk(task, dfd, name, resolve)
 
 
 def prefix_lookup(task: Task, name: bytes, follow: bool) -> Path | None:
@@ -322,23 +337,26 @@ def is_normal(name: bytes) -> bool:
 # opening
 
 
-def path_openat(task: Task, dfd: int, name: bytes, flags: int, mode: int) -> OpenFile:
-    """do_filp_open(): open or create. `flags` are checked O_* (build_open_flags), `mode` is before the umask."""
+def path_openat(task: Task, dfd: int, name: bytes, flags: int, mode: int, resolve: int = 0) -> OpenFile:
+    """do_filp_open(): open or create.
+
+    `flags` are checked O_* (build_open_flags), `mode` is before the umask, `resolve` are RESOLVE_* of openat2.
+    """
     if not name:
         raise Errno(errno.ENOENT)
     if flags & O_PATH:
         look = (0 if flags & O_NOFOLLOW else LOOKUP_FOLLOW) | (LOOKUP_DIRECTORY if flags & O_DIRECTORY else 0)
-        path = filename_lookup(task, dfd, name, look)
+        path = filename_lookup(task, dfd, name, look, resolve)
         return PathFile(path, path.dentry.d_inode, flags)
     if flags & O_TMPFILE_BIT:
-        return open_tmpfile(task, dfd, name, flags, mode)
+        return open_tmpfile(task, dfd, name, flags, mode, resolve)
     if flags & O_CREAT and flags & O_EXCL:
         flags |= O_NOFOLLOW
     root: Path | None = None
     if name[:1] == b"/" and task.kernel.vfs.prefix is not None:
         if prefix_lookup(task, name, not flags & O_NOFOLLOW) is not None:
             root = task.kernel.vfs.prefix
-    walk = Walk(task, dfd, name, root)
+    walk = Walk(task, dfd, name, root) if not resolve else _resolving(task, dfd, name, resolve)
     while True:
         walk.to_parent()
         created = open_last(walk, flags, mode)
@@ -445,11 +463,12 @@ def vfs_open(task: Task, path: Path, flags: int) -> OpenFile:
     return file
 
 
-def open_tmpfile(task: Task, dfd: int, name: bytes, flags: int, mode: int) -> OpenFile:
+def open_tmpfile(task: Task, dfd: int, name: bytes, flags: int, mode: int, resolve: int) -> OpenFile:
     """do_tmpfile(). Raises EOPNOTSUPP, EACCES."""
     from guest.vfs_types import Dentry
 
-    path = filename_lookup(task, dfd, name, LOOKUP_DIRECTORY | (0 if flags & O_NOFOLLOW else LOOKUP_FOLLOW))
+    look = LOOKUP_DIRECTORY | (0 if flags & O_NOFOLLOW else LOOKUP_FOLLOW)
+    path = filename_lookup(task, dfd, name, look, resolve)
     mnt_want_write(path.mnt)
     inode_permission(task, path.dentry.d_inode, MAY_WRITE | MAY_EXEC)
     inode = path.dentry.d_inode.tmpfile(S_IFREG | (mode & S_IALLUGO & ~task.fs.umask), task)

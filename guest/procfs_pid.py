@@ -144,9 +144,9 @@ def map_files_link(inode: ProcInode, task: Task) -> Path:
     vma = mm.ops.find_vma(mm, int(start, 16)) if mm is not None else None
     if vma is None or vma.vm_file is None or (vma.vm_start, vma.vm_end) != (int(start, 16), int(end, 16)):
         raise Errno(errno.ENOENT)
-    file: Any = vma.vm_file
-    path: Path = file.f_path
-    return path
+    from guest.unnamed import path_of
+
+    return path_of(task, vma.vm_file)
 
 
 # net
@@ -198,8 +198,8 @@ def show_syscall(inode: ProcInode, task: Task) -> str:
     target: Task = inode.task
     if not ptrace_may_access(task, target):
         raise Errno(errno.EPERM)
-    if target.exit_state:
-        return "-1 0x0 0x0\n"  # it has no stack any more
+    if target.exit_state or (not target.cpu_state and target is not task):
+        return "-1 0x0 0x0\n"  # it has no stack any more; process 1 never had one
     if target is task:
         return _call_text(task.kernel, True)
     if target.state == TASK_RUNNING:

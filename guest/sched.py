@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from guest.vfs_flags import POLLIN, POLLOUT, POLLPRI, POLLRDBAND, POLLRDHUP, POLLRDNORM, POLLWRBAND, POLLWRNORM
 from mm.errors import MustSleep
 
 if TYPE_CHECKING:
     from guest.task import Task
 
+_DATA = POLLIN | POLLPRI | POLLRDNORM | POLLRDBAND | POLLRDHUP  # what a wait for data is for
+_ROOM = POLLOUT | POLLWRNORM | POLLWRBAND
 ERESTARTSYS = 512
 ERESTARTNOINTR = 513
 ERESTARTNOHAND = 514
@@ -92,12 +95,20 @@ class WaitQueue:
 class HostWait(WaitQueue):
     """Waiters for a host file descriptor that is not ready; `Kernel.schedule` polls it when nothing else can run."""
 
-    __slots__ = ("fd", "write")
+    __slots__ = ("events", "exact", "fd")
 
-    def __init__(self, fd: int, write: bool = False, name: str = "") -> None:
+    def __init__(self, fd: int, events: int = POLLIN, name: str = "", exact: bool = False) -> None:
         super().__init__(name or f"host fd {fd}")
         self.fd = fd
-        self.write = write  # wait for room instead of data
+        self.events = events  # POLL* bits to wait for, besides POLLHUP and POLLERR
+        self.exact = exact
+
+    def narrowed(self, wanted: int) -> HostWait:
+        """For who wants these POLL* bits only: else the host would wake it for others, again and again."""
+        if self.exact:
+            return self
+        side = _ROOM if self.events & POLLOUT else _DATA
+        return HostWait(self.fd, wanted & side, self.name, True)
 
 
 class HostInterrupt(Exception):

@@ -30,7 +30,7 @@ from guest.socket import (
     Sock,
 )
 from guest.socket_inet import ANY4, ANY6, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK4, LOOPBACK6, InetSock, is_any
-from guest.vfs_flags import POLLIN, POLLRDNORM
+from guest.vfs_flags import POLLIN, POLLOUT, POLLRDNORM
 from mm.errors import Errno
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class HostSock(InetSock):
             raise refused(error) from None
         self.host.setblocking(False)
         self.read_wait = HostWait(self.host.fileno(), name="the host's network")
-        self.write_wait = HostWait(self.host.fileno(), write=True, name="the host's network")
+        self.write_wait = HostWait(self.host.fileno(), POLLOUT, name="the host's network")
         self.left: bytes | None = None  # received and not yet taken
         self.sender: Any = None
         self.asked = self.local  # the address the guest bound: the unspecified one is shown as such
@@ -243,9 +243,7 @@ class HostSock(InetSock):
         return (found[0][1] if found else 0) | (POLLIN | POLLRDNORM if self.left else 0)
 
     def poll_queues(self, task: Task) -> tuple[Any, ...]:
-        """Room to send is waited for only where there is none: else nobody could sleep until something arrives."""
-        writable = select.select([], [self.host.fileno()], [], 0)[1] if self.host.fileno() < 1024 else True
-        return (self.read_wait,) if writable or self.state == TCP_LISTEN else (self.read_wait, self.write_wait)
+        return (self.read_wait,) if self.state == TCP_LISTEN else (self.read_wait, self.write_wait)
 
     def inq(self) -> int:
         import fcntl

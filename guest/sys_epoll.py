@@ -132,8 +132,9 @@ class EventPoll(OpenFile):
             if found & ~(item.host_seen if item.events & EPOLLET else 0) and item not in self.rdllist:
                 self.rdllist.append(item)
             item.host_seen = found
-            if not found:  # an edge was told already: the host would only say again that it is ready
-                queues += [queue for queue in item.queues if queue not in queues]
+            if not found & (POLLHUP | POLLERR):  # the host would only say again what it has said
+                rest = item.events & ~found
+                queues += [queue.narrowed(rest) for queue in item.queues if isinstance(queue, HostWait)]
         return queues
 
     def poll(self, task: Task) -> int:
@@ -145,7 +146,7 @@ class EventPoll(OpenFile):
         return 0
 
     def poll_queues(self, task: Task) -> tuple[Any, ...]:
-        return (self.poll_wait, *(queue for item in self.host_items() for queue in item.queues))
+        return (self.poll_wait, *self.look_at_host(task))
 
     def send_events(self, task: Task, events: int, most: int) -> int:
         """ep_send_events(): tell what is ready; how many."""

@@ -71,12 +71,12 @@ def check_flags(flags: int, mode: int) -> tuple[int, int]:
     return flags, mode & S_IALLUGO
 
 
-def do_sys_open(task: Task, dfd: int, name: int, flags: int, mode: int) -> int:
+def do_sys_open(task: Task, dfd: int, name: int, flags: int, mode: int, resolve: int = 0) -> int:
     """A new descriptor."""
     flags, mode = check_flags(task.kernel.vfs.abi.flags_in(flags & 0xFFFFFFFF), mode)
     path = getname(task, name)
     fd: int = task.files.unused(task)
-    file = path_openat(task, s32(dfd), path, flags & ~O_CLOEXEC, mode)
+    file = path_openat(task, s32(dfd), path, flags & ~O_CLOEXEC, mode, resolve)
     task.files.install(fd, file, bool(flags & O_CLOEXEC))
     return fd
 
@@ -89,22 +89,6 @@ def sys_open(task: Task, name: int, flags: int, mode: int) -> int:
 def sys_openat(task: Task, dfd: int, name: int, flags: int, mode: int) -> int:
     """openat(2)."""
     return do_sys_open(task, dfd, name, flags | task.kernel.vfs.abi.flags_out(0o100000), mode)
-
-
-def sys_openat2(task: Task, dfd: int, name: int, how: int, size: int) -> int:
-    """openat2(2): as openat, without resolution rules."""
-    if size < 24:
-        raise Errno(errno.EINVAL)
-    raw = copy_from_user(task, how, size)
-    if any(raw[24:]):
-        raise Errno(errno.E2BIG)
-    words = memoryview(raw[:24]).cast("Q")
-    flags = task.kernel.vfs.abi.flags_in(words[0])
-    if flags & ~VALID_OPEN_FLAGS or words[1] & ~S_IALLUGO or words[2]:
-        raise Errno(errno.EINVAL)
-    if words[1] and not flags & (O_CREAT | O_TMPFILE_BIT):
-        raise Errno(errno.EINVAL)
-    return do_sys_open(task, dfd, name, words[0], words[1])
 
 
 def sys_creat(task: Task, name: int, mode: int) -> int:
@@ -340,7 +324,6 @@ def sys_ioctl(task: Task, fd: int, cmd: int, arg: int) -> int:
 CALLS = (
     Call("open", sys_open, FULL, ""),
     Call("openat", sys_openat, FULL, ""),
-    Call("openat2", sys_openat2, PARTIAL, "no RESOLVE_ flags (EINVAL)"),
     Call("creat", sys_creat, FULL, ""),
     Call("close", sys_close, FULL, ""),
     Call("close_range", sys_close_range, FULL, ""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
-from guest.sched import ERESTARTNOHAND, sleep_on
+from guest.sched import ERESTARTNOHAND, HostWait, sleep_on
 from guest.signal import restore_saved_sigmask_unless, set_user_sigmask
 from guest.syscalls import FULL, Call
 from guest.vfs_flags import (
@@ -56,13 +56,17 @@ def deadline_of(task: Task, nanoseconds: int | None) -> int | None:
     return deadline
 
 
-def wait(task: Task, files: list[OpenFile], deadline: int | None) -> None:
-    """Sleep until one of the files may have changed, unless the deadline has passed."""
+def wait(task: Task, files: list[tuple[OpenFile, int]], deadline: int | None) -> None:
+    """Sleep until one of the files may have changed in the POLL* bits wanted of it, unless the deadline has passed."""
     if deadline is not None and task.kernel.clock.now >= deadline:
         return
     queues: list[Any] = []
-    for file in files:
-        queues += [queue for queue in file.poll_queues(task) if queue not in queues]
+    for file, wanted in files:
+        for queue in file.poll_queues(task):
+            if isinstance(queue, HostWait):
+                queues.append(queue.narrowed(wanted))
+            elif queue not in queues:
+                queues.append(queue)
     sleep_on(task, *queues, deadline=deadline, restart=ERESTARTNOHAND)
 
 
@@ -84,7 +88,7 @@ def do_poll(task: Task, ufds: int, count: int, nanoseconds: int | None) -> int:
             if file is None:
                 mask = POLLNVAL
             else:
-                files.append(file)
+                files.append((file, wanted))
                 mask = file.poll(task) & wanted
         table[at + 6 : at + 8] = mask.to_bytes(2, "little")
         ready += mask != 0
@@ -178,11 +182,13 @@ def do_select(task: Task, n: int, sets: tuple[int, int, int], nanoseconds: int |
         file = open_file(task, fd)
         if file is None:
             raise Errno(errno.EBADF)
-        files.append(file)
-        mask = file.poll(task)
+        mask, wanted = file.poll(task), 0
         for index, interesting in enumerate((_POLLIN_SET, _POLLOUT_SET, _POLLEX_SET)):
-            if mask & interesting and asked[index] & bit:
-                found[index] |= bit
+            if asked[index] & bit:
+                wanted |= interesting
+                if mask & interesting:
+                    found[index] |= bit
+        files.append((file, wanted))
     ready = sum(bits.bit_count() for bits in found)
     if not ready and nanoseconds != 0:
         wait(task, files, deadline_of(task, nanoseconds))

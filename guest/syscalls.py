@@ -30,8 +30,9 @@ FAMILIES: dict[str, str] = {
         link unlinkat unlink rmdir renameat2 renameat rename
     """,
     "guest.sys_file_meta": "fchmod fchmodat chmod fchownat chown lchown fchown utimensat futimesat utimes utime",
+    "guest.sys_openat2": "openat2",
     "guest.sys_file_io": "sendfile copy_file_range eventfd2 eventfd memfd_create",
-    "guest.sys_file_fd": "open openat openat2 creat close close_range dup dup2 dup3 fcntl ioctl pipe pipe2",
+    "guest.sys_file_fd": "open openat creat close close_range dup dup2 dup3 fcntl ioctl pipe pipe2",
     "guest.sys_file_stat": """
         stat lstat fstat newfstatat statx statfs fstatfs readlink readlinkat access faccessat faccessat2
     """,

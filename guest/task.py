@@ -266,8 +266,9 @@ class Task(TaskStruct):
 
     @property
     def ppid(self) -> int:
-        """Process id of the parent."""
-        return self.real_parent.tgid
+        """Process id of the parent; 0 for process 1, whose parent is the kernel."""
+        parent = self.real_parent
+        return parent.tgid if parent is not self else 0
 
     def vnr(self, pid: int) -> int:
         """pid_vnr(): the number this task sees of a process, group or session; 0: none."""

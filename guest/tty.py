@@ -86,7 +86,7 @@ class HostStream(OpenFile):
             self.f_mode |= FMODE_LSEEK
         self.left = b""  # read from the host, not yet taken by the guest
         self.read_wait = HostWait(fd)
-        self.write_wait = HostWait(fd, write=True)
+        self.write_wait = HostWait(fd, POLLOUT)
 
     def ready(self, events: int) -> int:
         """Which of the host's POLL* events hold now."""

@@ -25,6 +25,7 @@ CHECK = {
     "admin": 0,
     "syscallfile": 0,
     "sigio": 0,
+    "places": 0,
 }
 
 #: Lines that differ from run to run on the real kernel too, or tell of the machine and not of memory.
