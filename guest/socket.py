@@ -9,7 +9,6 @@ steps, `recv()` shows and `take()` removes, so that data survives a bad buffer.
 from __future__ import annotations
 
 import errno
-from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guest.fasync import POLL_IN, POLL_OUT, f_getown, f_setown_number, kill_fasync
@@ -49,11 +48,7 @@ STATE_KEY = READ_KEY | WRITE_KEY | POLLRDHUP | 0x18
 
 WMEM_MAX = RMEM_MAX = 212992  # sysctl net.core.{w,r}mem_{default,max}
 _SOMAXCONN = 4096
-_LINGER = Struct("<ii")
-_TIMEVAL = Struct("<qq")
-_UCRED = Struct("<iII")
 OVERFLOW_ID = 65534
-CAP_NET_ADMIN = 12
 
 (
     SO_DEBUG, SO_REUSEADDR, SO_TYPE, SO_ERROR, SO_DONTROUTE, SO_BROADCAST, SO_SNDBUF, SO_RCVBUF, SO_KEEPALIVE,
@@ -61,10 +56,7 @@ CAP_NET_ADMIN = 12
     SO_RCVLOWAT, SO_SNDLOWAT, SO_RCVTIMEO, SO_SNDTIMEO,
 ) = range(1, 22)  # fmt: skip
 SO_ACCEPTCONN, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_MARK, SO_PROTOCOL, SO_DOMAIN = 30, 32, 33, 36, 38, 39
-_FLAGS = (
-    SO_DEBUG, SO_REUSEADDR, SO_DONTROUTE, SO_BROADCAST, SO_KEEPALIVE, SO_OOBINLINE, SO_NO_CHECK, SO_REUSEPORT, 29, 34,
-    35, 37, 40, 41, 43, 44, 45,
-)  # fmt: skip # on or off; 29 and up: timestamps, PASSSEC, RXQ_OVFL and the like
+SO_TIMESTAMP, SO_TIMESTAMPNS = 29, 35
 
 
 class Net:
@@ -77,6 +69,7 @@ class Net:
         self.ports: dict[tuple[str, int], list[Any]] = {}  # ("tcp" or "udp", port): bound sockets
         self.time_wait: dict[int, int] = {}  # TCP port: until when (ns) it lingers
         self.next_port = 32768
+        self.cookies = 0  # SO_COOKIE numbers given so far
         self.host_sockets: set[Any] = set()  # the host's, with --net host-loopback
 
 
@@ -113,6 +106,7 @@ class Received(NamedTuple):
     flags: int = 0  # MSG_TRUNC
     fds: tuple[OpenFile, ...] = ()
     cred: tuple[int, int, int] | None = None
+    control: tuple[tuple[int, int, bytes], ...] = ()  # level, type and body of further control messages
 
 
 class Sock:
@@ -133,6 +127,9 @@ class Sock:
         self.backlog = 0
         self.flags: dict[int, int] = {}  # options that are only remembered
         self.passcred = 0
+        self.peek_off: int | None = None  # SO_PEEK_OFF where the kind has it; -1: off
+        self.incoming_cpu = -1  # SO_INCOMING_CPU
+        self.cookie = 0  # SO_COOKIE, once somebody asks
         self.rcvlowat = 1
         self.rcvtimeo: int | None = None  # ns
         self.sndtimeo: int | None = None
@@ -232,6 +229,25 @@ class Sock:
         self.async_nospace = True
         self.wait(task, queue, nonblock, self.sndtimeo)
 
+    def cookie_bytes(self, size: int) -> bytes:
+        """sock_gen_cookie(): a number no other socket has. Raises EINVAL for less than 8 bytes."""
+        if size < 8:
+            raise Errno(errno.EINVAL)
+        if not self.cookie:
+            self.net.cookies += 1
+            self.cookie = self.net.cookies
+        return self.cookie.to_bytes(8, "little")
+
+    def peeked(self, count: int) -> None:
+        """sk_peek_offset_fwd(): a peek has shown `count` bytes."""
+        if self.peek_off is not None and self.peek_off >= 0:
+            self.peek_off += count
+
+    def consumed(self, count: int) -> None:
+        """sk_peek_offset_bwd(): `count` bytes are gone."""
+        if self.peek_off is not None and self.peek_off > 0:
+            self.peek_off = max(self.peek_off - count, 0)
+
     def state_change(self) -> None:
         """sk_state_change()."""
         self.wq.wake_all()
@@ -311,132 +327,6 @@ def socket_file(task: Task, sk: Sock, nonblock: int) -> SocketFile:
     inode = Inode(sb, S_IFSOCK | 0o777, task.cred.fsuid, task.cred.fsgid)
     path = anonymous_path(sb, inode, b"socket:[%d]" % inode.i_ino)
     return SocketFile(path, inode, O_RDWR | (O_NONBLOCK if nonblock else 0), sk)
-
-
-# options of SOL_SOCKET
-
-
-def _timeout(value: bytes) -> int | None:
-    """sock_set_timeout(): ns; None for no limit."""
-    if len(value) < _TIMEVAL.size:
-        raise Errno(errno.EINVAL)
-    seconds, microseconds = _TIMEVAL.unpack(value[: _TIMEVAL.size])
-    if not 0 <= microseconds < 1_000_000:
-        raise Errno(errno.EDOM)
-    if seconds < 0:
-        return 0
-    total: int = (seconds * 1_000_000 + microseconds) * 1000
-    return total or None
-
-
-def sock_setsockopt(task: Task, sk: Sock, name: int, value: bytes) -> None:
-    """Raises EINVAL, EPERM, ENOPROTOOPT."""
-    if name == 25:  # SO_BINDTODEVICE
-        if not task.capable(13):
-            raise Errno(errno.EPERM)
-        if value.strip(b"\0") not in (b"", b"lo"):
-            raise Errno(errno.ENODEV)
-        return
-    if len(value) < 4:
-        raise Errno(errno.EINVAL)
-    number = int.from_bytes(value[:4], "little", signed=True)
-    if name in _FLAGS:
-        sk.flags[name] = int(bool(number))
-    elif name in (SO_SNDBUF, SO_SNDBUFFORCE, SO_RCVBUF, SO_RCVBUFFORCE):
-        _set_buffer(task, sk, name, number)
-    elif name == SO_PRIORITY:
-        if not 0 <= number <= 6 and not task.capable(CAP_NET_ADMIN):
-            raise Errno(errno.EPERM)
-        sk.flags[name] = number
-    elif name == SO_LINGER:
-        if len(value) < _LINGER.size:
-            raise Errno(errno.EINVAL)
-        sk.linger = _LINGER.unpack(value[:8])
-    elif name == SO_PASSCRED:
-        sk.passcred = int(bool(number))
-    elif name == SO_RCVLOWAT:
-        sk.rcvlowat = 0x7FFFFFFF if number < 0 else number or 1
-    elif name == SO_RCVTIMEO:
-        sk.rcvtimeo = _timeout(value)
-    elif name == SO_SNDTIMEO:
-        sk.sndtimeo = _timeout(value)
-    elif name == SO_MARK:
-        if not task.capable(CAP_NET_ADMIN):
-            raise Errno(errno.EPERM)
-        sk.flags[name] = number
-    elif name not in (SO_BSDCOMPAT, 46, 47, 49):
-        raise Errno(errno.ENOPROTOOPT)
-
-
-def _set_buffer(task: Task, sk: Sock, name: int, number: int) -> None:
-    if name in (SO_SNDBUFFORCE, SO_RCVBUFFORCE):
-        if not task.capable(CAP_NET_ADMIN):
-            raise Errno(errno.EPERM)
-        number = max(number, 0)
-    else:
-        number = min(number & 0xFFFFFFFF, WMEM_MAX)
-    number = min(number, 0x3FFFFFFF)
-    if name in (SO_SNDBUF, SO_SNDBUFFORCE):
-        sk.sk_sndbuf = max(number * 2, 4608)
-        sk.flags[SO_SNDBUF] = 1
-        sk.wq.wake_all(WRITE_KEY)
-    else:
-        sk.sk_rcvbuf = max(number * 2, 2304)
-        sk.flags[SO_RCVBUF] = 1
-
-
-def sock_getsockopt(task: Task, sk: Sock, name: int, size: int) -> bytes:
-    """The option's value, at most `size` bytes. Raises EINVAL, ENOPROTOOPT."""
-    number: int | None = None
-    if name in _FLAGS:
-        number = sk.flags.get(name, 0)
-    elif name in (SO_PRIORITY, SO_MARK):
-        number = sk.flags.get(name, 0)
-    elif name in (SO_TYPE, SO_PROTOCOL, SO_DOMAIN):
-        number = {SO_TYPE: sk.type, SO_PROTOCOL: sk.protocol, SO_DOMAIN: sk.family}[name]
-    elif name == SO_ERROR:
-        number = sk.sock_error()
-    elif name == SO_SNDBUF:
-        number = sk.sk_sndbuf
-    elif name == SO_RCVBUF:
-        number = sk.sk_rcvbuf
-    elif name == SO_RCVLOWAT:
-        number = sk.rcvlowat
-    elif name == SO_SNDLOWAT:
-        number = 1
-    elif name == SO_PASSCRED:
-        number = sk.passcred
-    elif name == SO_ACCEPTCONN:
-        number = int(sk.state == TCP_LISTEN)
-    elif name in (SO_BSDCOMPAT, 46, 47):
-        number = 0
-    elif name == 49:  # SO_INCOMING_CPU
-        number = 0
-    if number is not None:
-        return number.to_bytes(4, "little", signed=True)[:size]
-    if name == SO_LINGER:
-        return _LINGER.pack(*sk.linger)[:size]
-    if name in (SO_RCVTIMEO, SO_SNDTIMEO):
-        timeo = sk.rcvtimeo if name == SO_RCVTIMEO else sk.sndtimeo
-        seconds, rest = divmod(timeo or 0, 10**9)
-        return _TIMEVAL.pack(seconds, rest // 1000)[:size]
-    if name == SO_PEERCRED:
-        pid, uid, gid = sk.peercred or (0, 0xFFFFFFFF, 0xFFFFFFFF)
-        return _UCRED.pack(task.vnr(pid), uid, gid)[:size]
-    if name == 59:  # SO_PEERGROUPS
-        return _peergroups(sk, size)
-    if name == 25:  # SO_BINDTODEVICE: none
-        return b""
-    raise Errno(errno.ENOPROTOOPT)
-
-
-def _peergroups(sk: Sock, size: int) -> bytes:
-    if sk.peercred is None:
-        raise Errno(errno.ENODATA)
-    groups = b"".join(group.to_bytes(4, "little") for group in sk.peergroups)
-    if size < len(groups):
-        raise Errno(errno.ERANGE)
-    return groups
 
 
 def put_int(task: Task, arg: int, value: int) -> int:

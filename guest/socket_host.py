@@ -12,6 +12,7 @@ import select
 import socket
 from typing import TYPE_CHECKING, Any
 
+from guest.inet_options import IPPROTO_TCP, IPPROTO_UDP
 from guest.pipe import send_sigpipe
 from guest.sched import HostWait
 from guest.socket import (
@@ -29,7 +30,7 @@ from guest.socket import (
     Scm,
     Sock,
 )
-from guest.socket_inet import ANY4, ANY6, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK4, LOOPBACK6, InetSock, is_any
+from guest.socket_inet import ANY4, ANY6, LOOPBACK4, LOOPBACK6, InetSock, is_any
 from guest.vfs_flags import POLLIN, POLLOUT, POLLRDNORM
 from mm.errors import Errno
 

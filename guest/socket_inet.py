@@ -11,18 +11,11 @@ import errno
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from guest.pipe import send_sigpipe
+from guest.inet_options import IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP, get_option, mss_of, set_option
 from guest.socket import (
     AF_INET,
     AF_INET6,
     AF_UNSPEC,
-    MSG_DONTWAIT,
-    MSG_OOB,
-    MSG_TRUNC,
-    RCV_SHUTDOWN,
-    READ_KEY,
-    SEND_SHUTDOWN,
-    SHUTDOWN_MASK,
     SIOCINQ,
     SIOCOUTQ,
     SO_REUSEADDR,
@@ -31,36 +24,36 @@ from guest.socket import (
     SOCK_RAW,
     SOCK_STREAM,
     TCP_CLOSE,
-    TCP_ESTABLISHED,
     TCP_LISTEN,
     Net,
-    Received,
-    Scm,
     Sock,
     put_int,
 )
-from guest.vfs_flags import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRBAND, POLLWRNORM
 from mm.errors import Errno
 
 if TYPE_CHECKING:
     from guest.task import Task
 
-_V4 = bytes(10) + b"\xff\xff"  # prefix of an IPv4 address
+V4_PREFIX = bytes(10) + b"\xff\xff"  # prefix of an IPv4 address
 ANY6 = bytes(16)
-ANY4 = _V4 + bytes(4)
+ANY4 = V4_PREFIX + bytes(4)
 LOOPBACK6 = bytes(15) + b"\1"
-LOOPBACK4 = _V4 + b"\x7f\0\0\1"
+LOOPBACK4 = V4_PREFIX + b"\x7f\0\0\1"
 _SIN6 = Struct("<H2sI16sI")
-IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_IPV6 = 0, 6, 17, 41
 _PORTS = (32768, 60999)  # net.ipv4.ip_local_port_range
 _IPV6_V6ONLY = 26
 CAP_NET_BIND_SERVICE = 10
-_TCP_DEFAULTS = {1: 0, 2: 65483, 3: 0, 4: 7200, 5: 75, 6: 9, 7: 6, 8: 60, 9: 0, 10: 65536, 12: 1, 18: 0, 23: 0}
-_TCP_INFO = 104
+IPPROTO_MAX = 263
+SIOCATMARK = 0x8905
 
 
 def inet_create(net: Net, task: Task, family: int, kind: int, protocol: int) -> Sock:
-    """The socket for family, type and protocol (also inet6_create()). ESOCKTNOSUPPORT, EPROTONOSUPPORT, EPERM."""
+    """The socket for family, type and protocol (also inet6_create()).
+
+    Raises EINVAL, ESOCKTNOSUPPORT, EPROTONOSUPPORT, EPERM.
+    """
+    if not 0 <= protocol < IPPROTO_MAX:
+        raise Errno(errno.EINVAL)
     host = task.kernel.config.net == "host-loopback"
     if host and (kind, protocol) in ((SOCK_STREAM, 0), (SOCK_STREAM, 6), (SOCK_DGRAM, 0), (SOCK_DGRAM, 17)):
         from guest.socket_host import HostSock
@@ -71,6 +64,8 @@ def inet_create(net: Net, task: Task, family: int, kind: int, protocol: int) -> 
 
         return TcpSock(net, family)
     if kind == SOCK_DGRAM and protocol in (0, IPPROTO_UDP):
+        from guest.socket_udp import UdpSock
+
         return UdpSock(net, family)
     if kind == SOCK_RAW and protocol and not task.capable(13):
         raise Errno(errno.EPERM)
@@ -99,10 +94,12 @@ class InetSock(Sock):
         self.family = family
         self.local = ANY4 if family == AF_INET else ANY6
         self.port = 0
+        self.bound_address = self.bound_port = False  # bind() chose it (SOCK_BINDADDR_LOCK, SOCK_BINDPORT_LOCK)
         self.remote = self.local
         self.remote_port = 0
         self.v6only = 0
-        self.options: dict[tuple[int, int], bytes] = {}
+        self.options: dict[tuple[int, int], int] = {}  # (level, name): what was set
+        self.congestion = b"cubic"
 
     # addresses
 
@@ -120,12 +117,12 @@ class InetSock(Sock):
             raise Errno(errno.EAFNOSUPPORT)
         if self.family == AF_INET6 and not connect:
             raise Errno(errno.EAFNOSUPPORT)
-        return _V4 + address[4:8], int.from_bytes(address[2:4], "big")
+        return V4_PREFIX + address[4:8], int.from_bytes(address[2:4], "big")
 
     def shown(self, address: bytes, port: int) -> bytes:
         """A sockaddr of the socket's family."""
         if self.family == AF_INET:
-            four = address[12:] if address[:12] == _V4 else bytes(4)
+            four = address[12:] if address[:12] == V4_PREFIX else bytes(4)
             return b"\2\0" + port.to_bytes(2, "big") + four + bytes(8)
         return _SIN6.pack(AF_INET6, port.to_bytes(2, "big"), 0, address, 0)
 
@@ -134,9 +131,9 @@ class InetSock(Sock):
         address, port = self.parse(name, True)
         if is_any(address):
             address = LOOPBACK4 if self.family == AF_INET or address == ANY4 else LOOPBACK6
-        if self.v6only and address[:12] == _V4:
+        if self.v6only and address[:12] == V4_PREFIX:
             raise Errno(errno.ENETUNREACH)
-        if address == _V4 + b"\xff\xff\xff\xff" and not self.flags.get(6):
+        if address == V4_PREFIX + b"\xff\xff\xff\xff" and not self.flags.get(6):
             raise Errno(errno.EACCES if self.type == SOCK_DGRAM else errno.ENETUNREACH)
         if not is_loopback(address):
             raise Errno(errno.ENETUNREACH)
@@ -161,7 +158,7 @@ class InetSock(Sock):
         ip, port = self.parse(address, False)
         if not is_any(ip) and not is_loopback(ip):
             raise Errno(errno.EADDRNOTAVAIL)
-        if self.v6only and ip[:12] == _V4:
+        if self.v6only and ip[:12] == V4_PREFIX:
             raise Errno(errno.EINVAL)
         if port and port < 1024 and not task.capable(CAP_NET_BIND_SERVICE):
             raise Errno(errno.EACCES)
@@ -170,6 +167,7 @@ class InetSock(Sock):
         if port and self.conflict(task, ip, port):
             raise Errno(errno.EADDRINUSE)
         self.local = ip
+        self.bound_address, self.bound_port = not is_any(ip), port != 0
         self.take_port(port or self.free_port(task, ip))
 
     def take_port(self, port: int) -> None:
@@ -206,9 +204,9 @@ class InetSock(Sock):
         if ip == theirs:
             return True
         for one, two, only in ((ip, theirs, self.v6only), (theirs, ip, other.v6only)):
-            if one == ANY6 and (not only or two[:12] != _V4):
+            if one == ANY6 and (not only or two[:12] != V4_PREFIX):
                 return True
-            if one == ANY4 and two[:12] == _V4:
+            if one == ANY4 and two[:12] == V4_PREFIX:
                 return True
         return False
 
@@ -235,173 +233,45 @@ class InetSock(Sock):
         if self.local == address:
             return True
         if self.local == ANY6:
-            return not self.v6only or address[:12] != _V4
-        return self.local == ANY4 and address[:12] == _V4
+            return not self.v6only or address[:12] != V4_PREFIX
+        return self.local == ANY4 and address[:12] == V4_PREFIX
 
     # options
 
+    def is_ipv6(self) -> bool:
+        """Whether the socket is of AF_INET6, whatever addresses it uses."""
+        return self.family == AF_INET6
+
+    def mss(self, wanted: int) -> int:
+        """TCP_MAXSEG, bytes."""
+        return mss_of(self.state, wanted, self.is_ipv6())
+
     def setsockopt(self, task: Task, level: int, name: int, value: bytes) -> None:
-        if level == IPPROTO_IPV6 and self.family == AF_INET6 and name == _IPV6_V6ONLY:
+        if level == IPPROTO_IPV6 and self.is_ipv6() and name == _IPV6_V6ONLY:
             if len(value) < 4 or self.port:
                 raise Errno(errno.EINVAL)
             self.v6only = int(value[:4] != bytes(4))
             return
-        self.check_level(level, name)
-        if not value:
-            raise Errno(errno.EINVAL)
-        self.options[(level, name)] = value[:4].ljust(4, b"\0") if len(value) < 4 else value
-
-    def check_level(self, level: int, name: int) -> None:
-        """Raises ENOPROTOOPT for a level or option there is not."""
-        if level == IPPROTO_IP and name in (1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 15, 18, 24):
-            return
-        if (
-            level == IPPROTO_IPV6
-            and self.family == AF_INET6
-            and (name in (16, 17, 18, 19, 23, 24, 25) or 49 <= name < 76)
-        ):
-            return
-        if level == IPPROTO_TCP and self.kind == "tcp" and (name in _TCP_DEFAULTS or name in (11, 13)):
-            return
-        raise Errno(errno.ENOPROTOOPT)
+        set_option(task, self, level, name, value)
 
     def getsockopt(self, task: Task, level: int, name: int, size: int) -> bytes:
-        if level == IPPROTO_IPV6 and self.family == AF_INET6 and name == _IPV6_V6ONLY:
+        if level == IPPROTO_IPV6 and self.is_ipv6() and name == _IPV6_V6ONLY:
             return self.v6only.to_bytes(4, "little")[:size]
-        self.check_level(level, name)
-        if level == IPPROTO_TCP and name == 11:  # TCP_INFO: its first byte is the state
-            return bytes((self.state,)).ljust(_TCP_INFO, b"\0")[:size]
-        if level == IPPROTO_TCP and name == 13:  # TCP_CONGESTION
-            return b"cubic".ljust(16, b"\0")[:size]
-        kept = self.options.get((level, name))
-        if kept is not None:
-            return kept[:size]
-        defaults = {(IPPROTO_IP, 2): 64, (IPPROTO_IPV6, 16): 64, (IPPROTO_IP, 10): 1}
-        number = _TCP_DEFAULTS[name] if level == IPPROTO_TCP else defaults.get((level, name), 0)
-        return number.to_bytes(4, "little")[:size]
+        return get_option(self, level, name, size)
 
     def ioctl(self, task: Task, cmd: int, arg: int) -> int:
         if cmd == SIOCINQ:
             return put_int(task, arg, self.inq())
         if cmd == SIOCOUTQ:
             return put_int(task, arg, 0)
+        if cmd == SIOCATMARK and self.kind == "tcp":
+            return put_int(task, arg, int(self.at_mark()))
         raise Errno(errno.ENOTTY)
+
+    def at_mark(self) -> bool:
+        """Whether the next byte is the urgent one."""
+        return False
 
     def inq(self) -> int:
         """Bytes a read would get."""
         return 0
-
-
-class UdpSock(InetSock):
-    """A UDP socket."""
-
-    kind = "udp"
-    protocol = IPPROTO_UDP
-
-    def __init__(self, net: Net, family: int) -> None:
-        super().__init__(net, SOCK_DGRAM, family)
-        self.queue: list[tuple[bytes, bytes, int]] = []  # data, sender's address and port
-        self.charged = 0  # bytes of the receive buffer in use
-
-    def connect(self, task: Task, address: bytes, nonblock: bool) -> None:
-        if len(address) < 2:
-            raise Errno(errno.EINVAL)
-        if address[:2] == b"\0\0":
-            self.remote_port = 0
-            return
-        target, port = self.target(address)
-        self.autobind(task, target)
-        self.remote, self.remote_port = target, port
-        self.state = TCP_ESTABLISHED
-
-    def shutdown(self, how: int) -> None:
-        if not self.remote_port:
-            raise Errno(errno.ENOTCONN)
-        self.sk_shutdown |= how + 1
-        self.state_change()
-
-    def send(self, task: Task, data: bytes, name: bytes | None, flags: int, scm: Scm) -> int:
-        if flags & MSG_OOB:
-            raise Errno(errno.EOPNOTSUPP)
-        if len(data) > 65507 + (20 if self.family == AF_INET6 else 0):
-            raise Errno(errno.EMSGSIZE)
-        self.raise_error()
-        if self.sk_shutdown & SEND_SHUTDOWN:
-            send_sigpipe(task)
-            raise Errno(errno.EPIPE)
-        if name:
-            target, port = self.target(name)
-            if not port:
-                raise Errno(errno.EINVAL)
-        elif self.remote_port:
-            target, port = self.remote, self.remote_port
-        else:
-            raise Errno(errno.EDESTADDRREQ)
-        self.autobind(task)
-        source = target if is_any(self.local) else self.local
-        receiver = self.find_receiver(target, port, source)
-        if receiver is not None:
-            receiver.deliver(data, source, self.port)
-        elif self.remote_port and (target, port) == (self.remote, self.remote_port):
-            self.sk_err = errno.ECONNREFUSED
-            self.wq.wake_all()
-        return len(data)
-
-    def find_receiver(self, target: bytes, port: int, source: bytes) -> UdpSock | None:
-        """udp4_lib_lookup2(): connected sockets first, then exact addresses, then wildcards."""
-        best: UdpSock | None = None
-        best_score = -1
-        for other in self.net.ports.get(("udp", port), ()):
-            if not other.matches(target):
-                continue
-            if other.remote_port and (other.remote, other.remote_port) != (source, self.port):
-                continue
-            score = 2 * bool(other.remote_port) + (other.local == target)
-            if score > best_score or (score == best_score and not other.flags.get(SO_REUSEPORT)):
-                best, best_score = other, score
-        return best
-
-    def deliver(self, data: bytes, source: bytes, port: int) -> None:
-        """A datagram arrives; it is lost when the buffer is full."""
-        size = len(data) + 768
-        if self.charged and self.charged + size > self.sk_rcvbuf:
-            return
-        self.charged += size
-        self.queue.append((data, source, port))
-        self.wq.wake_all(READ_KEY)
-
-    def recv(self, task: Task, count: int, flags: int) -> Received:
-        if flags & MSG_OOB:
-            raise Errno(errno.EOPNOTSUPP)
-        self.raise_error()
-        if not self.queue:
-            if self.sk_shutdown & RCV_SHUTDOWN:
-                return Received(b"")
-            self.wait(task, self.wq, flags & MSG_DONTWAIT, self.rcvtimeo)
-        data, source, port = self.queue[0]
-        cut = MSG_TRUNC if count < len(data) else 0
-        return Received(data[:count], len(data), self.shown(source, port), cut)
-
-    def take(self, count: int) -> None:
-        if self.queue:
-            self.charged -= len(self.queue.pop(0)[0]) + 768
-
-    def inq(self) -> int:
-        return len(self.queue[0][0]) if self.queue else 0
-
-    def poll(self, task: Task) -> int:
-        mask = POLLOUT | POLLWRNORM | POLLWRBAND
-        if self.sk_err:
-            mask |= POLLERR
-        if self.sk_shutdown & RCV_SHUTDOWN:
-            mask |= POLLRDHUP | POLLIN | POLLRDNORM
-        if self.sk_shutdown == SHUTDOWN_MASK:
-            mask |= POLLHUP
-        if self.queue:
-            mask |= POLLIN | POLLRDNORM
-        return mask
-
-    def release(self) -> None:
-        self.dead = True
-        self.queue = []
-        self.drop_port()

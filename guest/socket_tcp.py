@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from guest.inet_options import IPPROTO_TCP
 from guest.pipe import send_sigpipe
 from guest.socket import (
     MSG_DONTWAIT,
@@ -13,9 +14,9 @@ from guest.socket import (
     MSG_PEEK,
     MSG_WAITALL,
     RCV_SHUTDOWN,
-    READ_KEY,
     SEND_SHUTDOWN,
     SHUTDOWN_MASK,
+    SO_OOBINLINE,
     SO_RCVBUF,
     SO_REUSEPORT,
     SO_SNDBUF,
@@ -24,14 +25,14 @@ from guest.socket import (
     TCP_ESTABLISHED,
     TCP_LISTEN,
     TCP_SYN_SENT,
-    WRITE_KEY,
     Net,
     Received,
     Scm,
     Sock,
 )
-from guest.socket_inet import IPPROTO_TCP, InetSock
-from guest.vfs_flags import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRNORM
+from guest.socket_inet import ANY4, ANY6, InetSock
+from guest.tcp_urgent import NONE, VALID, at_mark, before_urgent, recv_urgent, skip_urgent, urgent_arrives
+from guest.vfs_flags import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, POLLRDNORM, POLLWRNORM
 from mm.errors import Errno
 
 if TYPE_CHECKING:
@@ -54,9 +55,14 @@ class TcpSock(InetSock):
         self.sk_sndbuf, self.sk_rcvbuf = 16384, 131072
         self.peer: TcpSock | None = None
         self.data = bytearray()  # received
+        self.copied_seq = 0  # bytes read since the connection was made
+        self.urgent = NONE  # urgent data: none, to be read, read (guest/tcp_urgent.py)
+        self.urg_seq = 0  # which byte of the stream it is
+        self.taking_urgent = False  # the last recv() showed it
         self.children: list[TcpSock] = []  # connections to accept
         self.waiting: list[TcpSock] = []  # connections beyond the backlog
         self.fin = False  # the other side has sent its end
+        self.active_close = False  # this side did so first
         self.connecting = False  # connect() has to tell the result yet
 
     # connections
@@ -72,7 +78,6 @@ class TcpSock(InetSock):
                 raise Errno(errno.EADDRINUSE)
         self.backlog = backlog
         self.state = TCP_LISTEN
-        self.sk_shutdown = 0
 
     def connect(self, task: Task, address: bytes, nonblock: bool) -> None:
         if len(address) < 2:
@@ -120,12 +125,8 @@ class TcpSock(InetSock):
         self.connecting = False
         if self.state == TCP_CLOSE:
             number = self.sock_error() or errno.ECONNABORTED
-            self.unbind_source()
+            self.remote_port = self.sk_shutdown = 0  # it may be tried again
             raise Errno(number)
-
-    def unbind_source(self) -> None:
-        """A connection that failed may be tried again."""
-        self.remote_port = 0
 
     def refused(self) -> None:
         """A reset answers the connection request."""
@@ -141,6 +142,8 @@ class TcpSock(InetSock):
         elif self.peer is not None:
             self.reset_peer()
         self.state, self.remote_port, self.sk_err, self.sk_shutdown = TCP_CLOSE, 0, 0, 0
+        if not self.bound_address:
+            self.local = ANY6 if self.is_ipv6() else ANY4
         self.connecting = self.fin = False
         self.data.clear()
         self.state_change()
@@ -165,16 +168,18 @@ class TcpSock(InetSock):
         new.local, new.remote, new.remote_port = client.remote, client.local, client.port
         new.take_port(self.port)
         new.sk_sndbuf, new.sk_rcvbuf = self.sk_sndbuf, self.sk_rcvbuf
+        new.congestion, new.sk_shutdown = self.congestion, self.sk_shutdown
         new.peer, client.peer = client, new
         for end in (new, client):
             end.state = TCP_ESTABLISHED
+            end.incoming_cpu = 0
             if not end.flags.get(SO_SNDBUF):
                 end.sk_sndbuf = _LOOPBACK_SNDBUF
             if not end.flags.get(SO_RCVBUF):
                 end.sk_rcvbuf = 131072
         self.children.append(new)
         client.state_change()
-        self.wq.wake_all(READ_KEY)
+        self.data_ready()
 
     def accept(self, task: Task, nonblock: bool) -> Sock:
         if self.state != TCP_LISTEN:
@@ -192,6 +197,8 @@ class TcpSock(InetSock):
     def shutdown(self, how: int) -> None:
         mode = how + 1
         if self.state == TCP_CLOSE:
+            self.sk_shutdown |= mode
+            self.state_change()
             raise Errno(errno.ENOTCONN)
         if self.state == TCP_LISTEN:
             if mode & RCV_SHUTDOWN:
@@ -210,10 +217,17 @@ class TcpSock(InetSock):
     def send_fin(self) -> None:
         """Tell the peer that nothing more comes."""
         peer = self.peer
-        if peer is not None:
-            peer.fin = True
-            peer.sk_shutdown |= RCV_SHUTDOWN
-            peer.state_change()
+        if peer is None:
+            return
+        peer.fin = True
+        peer.sk_shutdown |= RCV_SHUTDOWN
+        peer.state_change()
+        if not self.fin:
+            self.active_close = True
+            return
+        for end in (self, peer):  # both have ended: LAST_ACK and TIME_WAIT, where only the descriptor is left
+            if not end.dead:
+                end.finish()
 
     def reset_peer(self) -> None:
         """tcp_reset() at the peer: its connection is over."""
@@ -251,7 +265,7 @@ class TcpSock(InetSock):
             else:
                 if not self.sk_shutdown & SEND_SHUTDOWN:
                     self.send_fin()
-                if not self.fin:
+                if self.active_close:
                     self.net.time_wait[self.port] = self.net.sockfs.kernel.clock.now + _TIME_WAIT
                 if peer.dead:
                     self.peer = peer.peer = None
@@ -280,17 +294,21 @@ class TcpSock(InetSock):
             return 0
         room = peer.sk_rcvbuf + self.sk_sndbuf - len(peer.data)
         if room <= 0:
-            self.wait(task, self.wq, flags & MSG_DONTWAIT, self.sndtimeo)
+            self.wait_space(task, self.wq, flags & MSG_DONTWAIT)
         part = data[:room]
+        if flags & MSG_OOB and len(part) == len(data):
+            urgent_arrives(peer, len(part))
         peer.data += part
-        peer.wq.wake_all(READ_KEY)
+        peer.data_ready()
         return len(part)
 
     def recv(self, task: Task, count: int, flags: int) -> Received:
         if self.state == TCP_LISTEN:
             raise Errno(errno.ENOTCONN)
         if flags & MSG_OOB:
-            raise Errno(errno.EINVAL)
+            return recv_urgent(self, count, flags)
+        if self.urgent and not flags & MSG_PEEK:
+            skip_urgent(self)
         if not self.data:
             if self.fin:
                 self.sock_error()
@@ -306,19 +324,32 @@ class TcpSock(InetSock):
         need = min(self.rcvlowat, count) if not flags & (MSG_WAITALL | MSG_PEEK) else 1
         if len(self.data) < need and not self.fin and not self.sk_shutdown & RCV_SHUTDOWN:
             self.wait(task, self.wq, flags & MSG_DONTWAIT, self.rcvtimeo)
+        if self.urgent:
+            count = before_urgent(self, count)
         return Received(bytes(self.data[:count]))
 
     def take(self, count: int) -> None:
+        if self.taking_urgent:
+            self.taking_urgent = False
+            return
         before = len(self.data)
         del self.data[:count]
+        self.copied_seq += count
+        if self.urgent and self.copied_seq > self.urg_seq:
+            self.urgent = NONE
         peer = self.peer
         if peer is not None and count and before > self.sk_rcvbuf >> 1:
-            peer.wq.wake_all(WRITE_KEY)
+            peer.wake_space()
 
     def inq(self) -> int:
         if self.state == TCP_LISTEN:
             raise Errno(errno.EINVAL)
+        if self.urgent and not self.flags.get(SO_OOBINLINE) and 0 <= self.urg_seq - self.copied_seq < len(self.data):
+            return self.urg_seq - self.copied_seq
         return len(self.data)
+
+    def at_mark(self) -> bool:
+        return at_mark(self)
 
     def poll(self, task: Task) -> int:
         if self.state == TCP_LISTEN:
@@ -329,13 +360,20 @@ class TcpSock(InetSock):
         if self.sk_shutdown & RCV_SHUTDOWN:
             mask |= POLLIN | POLLRDNORM | POLLRDHUP
         if self.state != TCP_SYN_SENT:
-            if len(self.data) >= min(self.rcvlowat, self.sk_rcvbuf) and self.data:
+            target = min(self.rcvlowat, self.sk_rcvbuf)
+            if self.urgent and at_mark(self) and not self.flags.get(SO_OOBINLINE):
+                target += 1
+            if len(self.data) >= target and self.data:
                 mask |= POLLIN | POLLRDNORM
+            if self.urgent == VALID and self.urg_seq - self.copied_seq < len(self.data):
+                mask |= POLLPRI
             peer = self.peer
             if self.sk_shutdown & SEND_SHUTDOWN or peer is None:
                 mask |= POLLOUT | POLLWRNORM
             elif len(peer.data) <= (peer.sk_rcvbuf + self.sk_sndbuf) * 2 // 3:
                 mask |= POLLOUT | POLLWRNORM
+            else:
+                self.async_nospace = True
         if self.sk_err:
             mask |= POLLERR
         return mask

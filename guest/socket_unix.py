@@ -19,6 +19,7 @@ from guest.socket import (
     MSG_DONTWAIT,
     MSG_NOSIGNAL,
     MSG_OOB,
+    MSG_PEEK,
     MSG_TRUNC,
     OVERFLOW_ID,
     RCV_SHUTDOWN,
@@ -86,6 +87,10 @@ class Skb:
         self.cred: tuple[int, int, int] | None = None
         owner.wmem += size
 
+    def left(self) -> int:
+        """unix_skb_len(): bytes not yet read."""
+        return len(self.data) - self.consumed
+
     def free(self) -> None:
         """kfree_skb(): descriptors nobody took are closed, the sender has room again."""
         fds, self.fds = self.fds, []
@@ -113,6 +118,7 @@ class UnixSock(Sock):
         super().__init__(net, kind)
         self.stream = kind == SOCK_STREAM
         self.page_size = page_size
+        self.peek_off = -1
         self.address: bytes | None = None  # sockaddr_un it is bound to
         self.inode: Inode | None = None  # that names it
         self.peer: UnixSock | None = None
@@ -445,19 +451,34 @@ class UnixSock(Sock):
             raise Errno(errno.EOPNOTSUPP)
         if not self.queue:
             self.raise_error()
-            if self.sk_shutdown & RCV_SHUTDOWN:
+            if self.sk_shutdown & RCV_SHUTDOWN and not (self.type == SOCK_DGRAM and flags & MSG_DONTWAIT):
                 return Received(b"")
             self.wait(task, self.wq, flags & MSG_DONTWAIT, self.rcvtimeo)
-        first: Skb = self.queue[0]
+        skip = max(self.peek_off or 0, 0) if flags & MSG_PEEK else 0
+        queue: list[Skb] = self.queue
+        while queue and skip and skip >= queue[0].left():
+            skip -= queue[0].left()
+            queue = queue[1:]
+        if not queue:
+            self.wait(task, self.wq, flags & MSG_DONTWAIT, self.rcvtimeo)
+        first = queue[0]
         if not self.stream:
-            data = first.data[:count]
-            cut = MSG_TRUNC if count < len(first.data) else 0
+            data = first.data[skip : skip + count]
+            cut = MSG_TRUNC if count < len(first.data) - skip else 0
             return Received(data, len(first.data), first.owner.address, cut, tuple(first.fds), self.shown_cred(first))
-        out, fds = b"", ()
-        for skb in self.queue:
+        return self.recv_stream(queue, skip, count)
+
+    def recv_stream(self, queue: list[Skb], skip: int, count: int) -> Received:
+        """What a read of a stream gets, `skip` bytes left out: descriptors and other senders end it."""
+        first = queue[0]
+        out = b""
+        fds: tuple[OpenFile, ...] = ()
+        for skb in queue:
             if skb is not first and self.passcred and skb.cred != first.cred:
                 break
-            out += skb.data[skb.consumed : skb.consumed + count - len(out)]
+            start = skb.consumed + skip
+            out += skb.data[start : start + count - len(out)]
+            skip = 0
             if skb.fds:
                 fds = tuple(skb.fds)
                 break
@@ -474,9 +495,12 @@ class UnixSock(Sock):
         if not self.queue or self.state == TCP_LISTEN:
             return
         if not self.stream:
-            self.queue.pop(0).free()
+            skb = self.queue.pop(0)
+            self.consumed(len(skb.data))
+            skb.free()
             self.peer_wait.wake_all(WRITE_KEY)
             return
+        self.consumed(count)
         while count and self.queue:
             skb = self.queue[0]
             step = min(count, len(skb.data) - skb.consumed)

@@ -30,10 +30,9 @@ from guest.socket import (
     Sock,
     SocketFile,
     net_of,
-    sock_getsockopt,
-    sock_setsockopt,
     socket_file,
 )
+from guest.socket_options import sock_getsockopt, sock_setsockopt
 from guest.socket_unix import UnixSock
 from guest.sys_file import gather, import_iovec, max_rw_count, scatter
 from guest.sys_poll import timespec
@@ -410,7 +409,9 @@ def recv_areas(task: Task, file: SocketFile, areas: list[tuple[int, int]], flags
             first = got
         else:
             first = first._replace(fds=first.fds + got.fds)
-        if not flags & MSG_PEEK:
+        if flags & MSG_PEEK:
+            sk.peeked(copied)
+        else:
             sk.take(copied)
         done += copied
         if not sk.stream:
@@ -503,6 +504,8 @@ def recv_message(task: Task, file: SocketFile, address: int, flags: int) -> int:
     if first is not None:
         out_flags |= first.flags
         name = first.name or b""
+        for level, kind, body in first.control:
+            control.put(level, kind, body)
         if file.sk.passcred and first.cred is not None:
             pid, uid, gid = first.cred
             control.put(SOL_SOCKET, SCM_CREDENTIALS, _UCRED.pack(task.vnr(pid), uid, gid))
@@ -549,7 +552,7 @@ def sys_recvmmsg(task: Task, fd: int, vector: int, count: int, flags: int, timeo
 
 
 _INSIDE = "inside the machine: AF_UNIX, and AF_INET and AF_INET6 on an internal loopback"
-_NO_URGENT = "no TCP urgent data, no SO_PEEK_OFF; sockets passed to each other in a cycle are never collected"
+_NO_URGENT = "sockets passed to each other in a cycle are never collected"
 
 CALLS = (
     Call("socket", sys_socket, PARTIAL, _INSIDE),
