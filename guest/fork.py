@@ -10,6 +10,7 @@ from guest.exit import new_vfork_queue, wait_for_vfork_done
 from guest.nsproxy import NEW_NAMESPACES, check_thread, create_new_namespaces, enter
 from guest.own_mm import own_mm
 from guest.sched import ERESTARTNOINTR, TASK_RUNNING, Restart
+from guest.sched_policy import SCHED_DEADLINE, SCHED_FIFO, SCHED_RR
 from guest.siginfo import SIG_IGN, SIGCHLD
 from guest.signal import recalc_sigpending
 from guest.task import PF_FORKNOEXEC, PF_SUPERPRIV, SIGNAL_UNKILLABLE, SemUndoList, SignalStruct, Task
@@ -220,12 +221,14 @@ def _give_pidfd(task: Task, child: Task, address: int) -> None:
 def _check_nproc(task: Task) -> None:
     kernel = task.kernel
     uid = task.cred.uid
-    processes = sum(1 for other in kernel.tasks.values() if other.cred.uid == uid)
-    if processes >= task.rlimit(RLIMIT_NPROC) and uid != 0:
-        if not task.capable(_CAP_SYS_RESOURCE) and not task.capable(_CAP_SYS_ADMIN):
+    if uid != 0 and not task.capable(_CAP_SYS_RESOURCE) and not task.capable(_CAP_SYS_ADMIN):
+        processes = sum(1 for other in kernel.tasks.values() if other.cred.uid == uid)
+        if processes >= task.rlimit(RLIMIT_NPROC):
             raise Errno(errno.EAGAIN)
     if len(kernel.tasks) >= kernel.max_threads:
         raise Errno(errno.EAGAIN)
+    if task.policy == SCHED_DEADLINE and not task.sched_reset_on_fork:
+        raise Errno(errno.EAGAIN)  # sched_fork(): the child would have no share of the CPU
 
 
 def _inherit(child: Task, task: Task, flags: int) -> None:
@@ -240,11 +243,12 @@ def _inherit(child: Task, task: Task, flags: int) -> None:
     child.blocked = task.blocked
     child.vmacache_seqnum = task.vmacache_seqnum
     child.no_new_privs = task.no_new_privs
-    child.timer_slack_ns = task.timer_slack_ns
+    child.timer_slack_ns = child.default_timer_slack_ns = task.timer_slack_ns
     child.tsc_forbidden = task.tsc_forbidden
     child.policy, child.rt_priority, child.nice = task.policy, task.rt_priority, task.nice
     if task.sched_reset_on_fork:
-        child.policy, child.rt_priority, child.nice = 0, 0, max(task.nice, 0)
+        real_time = task.policy in (SCHED_FIFO, SCHED_RR, SCHED_DEADLINE)
+        child.policy, child.rt_priority, child.nice = 0, 0, 0 if real_time else max(task.nice, 0)
     child.io_context = task.io_context
     child.time_ns = task.time_ns
     child.trap_nr, child.error_code, child.cr2 = task.trap_nr, task.error_code, task.cr2

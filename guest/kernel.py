@@ -416,7 +416,12 @@ class Kernel:
 
     def wake_up(self, task: Task) -> None:
         """Make a sleeping or stopped task runnable."""
-        if task.state in (TASK_INTERRUPTIBLE, TASK_KILLABLE, TASK_STOPPED, TASK_TRACED) and task is not self.init:
+        if task is self.init:
+            if task.ptrace or task.state == TASK_TRACED:
+                from guest.ptrace import run_init
+
+                run_init(task)
+        elif task.state in (TASK_INTERRUPTIBLE, TASK_KILLABLE, TASK_STOPPED, TASK_TRACED):
             for queue in task.waiting_on:
                 if task in queue.tasks:
                     queue.tasks.remove(task)

@@ -188,7 +188,7 @@ def store_timerslack(inode: ProcInode, task: Task, pos: int, data: bytes) -> int
     """timerslack_ns_write(): 0 means the default."""
     if inode.task is not task and not task.capable(CAP_SYS_NICE):
         raise Errno(errno.EPERM)
-    inode.task.timer_slack_ns = parse_int(data) or 50_000
+    inode.task.timer_slack_ns = parse_int(data) or inode.task.default_timer_slack_ns
     return len(data)
 
 

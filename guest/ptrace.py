@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 
 from guest.ptrace_access import PTRACE_MODE_ATTACH_REALCREDS, ptrace_may_access
-from guest.sched import TASK_STOPPED, TASK_TRACED, TASK_ZOMBIE, Block
+from guest.sched import TASK_INTERRUPTIBLE, TASK_STOPPED, TASK_TRACED, TASK_ZOMBIE, Block
 from guest.siginfo import (
     CLD_STOPPED,
     CLD_TRAPPED,
@@ -108,7 +108,7 @@ def ptrace_traceme(task: Task) -> None:
 
 def ptrace_attach(task: Task, target: Task, seize: bool, options: int) -> None:
     """Become the tracer of `target`, which stops (not when seized). Raises Errno EPERM."""
-    if target.tgid == task.tgid or target is task.kernel.init:
+    if target.tgid == task.tgid:
         raise Errno(errno.EPERM)
     if not ptrace_may_access(task, target, PTRACE_MODE_ATTACH_REALCREDS) or target.exit_state or target.ptrace:
         raise Errno(errno.EPERM)
@@ -303,6 +303,23 @@ def next_to_act_on(task: Task) -> SigInfo | None:
         if info is None or info.signo == SIGKILL or not task.ptrace:
             return info
         signal_stop(task, info)
+
+
+def run_init(init: Task) -> None:
+    """The stand-in for pid 1 does not run; what a tracer sees of it happens here, when it is woken.
+
+    It shows its signals, which do nothing to it, and sleeps again.
+    """
+    if init.state == TASK_TRACED:
+        init.trace_stop = ""
+        goes_on(init)
+    init.state = TASK_INTERRUPTIBLE
+    try:
+        while next_to_act_on(init) is not None:
+            pass
+    except Block:
+        return
+    init.sigpending = False
 
 
 def goes_on(task: Task) -> None:

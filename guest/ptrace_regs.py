@@ -26,7 +26,12 @@ def signed(value: int) -> int:
 
 @contextmanager
 def registers(child: Task) -> Iterator[Cpu]:
-    """The CPU with the registers of `child`, which is not running; what is changed there is the child's."""
+    """The CPU with the registers of `child`, which is not running; what is changed there is the child's.
+
+    Raises Errno EIO for the stand-in for pid 1, which has none.
+    """
+    if child is child.kernel.init:
+        raise Errno(errno.EIO)
     cpu = child.kernel.cpu
     saved = cpu.save_state()
     cpu.load_state(child.cpu_state)

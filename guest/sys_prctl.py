@@ -78,7 +78,7 @@ def _get_timerslack(task: Task, a: int, b: int, c: int, d: int) -> int:
 
 
 def _set_timerslack(task: Task, a: int, b: int, c: int, d: int) -> int:
-    task.timer_slack_ns = a or 50_000
+    task.timer_slack_ns = a or task.default_timer_slack_ns
     return 0
 
 

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import errno
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from guest.cred import CAP_SYS_ADMIN, CAP_SYS_NICE
+from guest.sched_policy import (
+    FAIR,
+    REAL_TIME,
+    SCHED_DEADLINE,
+    SCHED_FIFO,
+    SCHED_FLAG_KEEP_POLICY,
+    SCHED_FLAG_RESET_ON_FORK,
+    SCHED_FLAG_UTIL_CLAMP,
+    SCHED_RR,
+    SETPARAM_POLICY,
+    SchedAttr,
+    can_nice,
+    set_scheduler,
+)
 from guest.sys_mm import s32
 from guest.syscalls import FULL, PARTIAL, Call
 from mm.errors import Errno
@@ -15,11 +29,10 @@ from mm.uaccess import copy_from_user, copy_to_user, get_user, put_user
 if TYPE_CHECKING:
     from guest.task import Task
 
-SCHED_NORMAL, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE = 0, 1, 2, 3, 5, 6
 SCHED_RESET_ON_FORK = 0x40000000
+SCHED_ATTR_SIZE_VER0 = 48
 IOPRIO_NORM = 4  # class none: what a task has that never chose
 PRIO_PROCESS, PRIO_PGRP, PRIO_USER = 0, 1, 2
-RLIMIT_NICE, RLIMIT_RTPRIO = 13, 14
 _ATTR = Struct("<IIQiIQQQII")
 
 
@@ -61,9 +74,9 @@ def sys_sched_setaffinity(task: Task, pid: int, length: int, mask: int) -> int:
 
 
 def _priority_range(policy: int) -> tuple[int, int]:
-    if policy in (SCHED_FIFO, SCHED_RR):
+    if policy in REAL_TIME:
         return 1, 99
-    if policy in (SCHED_NORMAL, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE):
+    if policy in (*FAIR, SCHED_DEADLINE):
         return 0, 0
     raise Errno(errno.EINVAL)
 
@@ -82,45 +95,30 @@ def _reset_flag(target: Task) -> int:
     return SCHED_RESET_ON_FORK if target.sched_reset_on_fork else 0
 
 
-def _set_scheduler(task: Task, target: Task, policy: int, priority: int) -> None:
-    """__sched_setscheduler(): raises Errno(EINVAL), EPERM."""
-    reset = bool(policy & SCHED_RESET_ON_FORK)
-    policy &= ~SCHED_RESET_ON_FORK
-    if policy not in (SCHED_NORMAL, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE):
+def _set_scheduler(task: Task, pid: int, policy: int, param: int) -> None:
+    """do_sched_setscheduler(): the priority at `param`, the nice value as it is. Raises Errno."""
+    if not param or s32(pid) < 0:
         raise Errno(errno.EINVAL)
-    low, high = _priority_range(policy)
-    if not low <= priority <= high:
-        raise Errno(errno.EINVAL)
-    if not task.capable(CAP_SYS_NICE):
-        if policy in (SCHED_FIFO, SCHED_RR):
-            limit = target.rlimit(RLIMIT_RTPRIO)
-            if (policy != target.policy and not limit) or (priority > target.rt_priority and priority > limit):
-                raise Errno(errno.EPERM)
-        if target.cred.euid != task.cred.euid and target.cred.uid != task.cred.euid:
-            raise Errno(errno.EPERM)
-        if target.sched_reset_on_fork and not reset:
-            raise Errno(errno.EPERM)
-    target.policy, target.rt_priority = policy, priority
-    target.sched_reset_on_fork = reset
+    priority = s32(get_user(task, param, 4))
+    target = _find(task, pid)
+    flags = 0
+    if policy != SETPARAM_POLICY and policy & SCHED_RESET_ON_FORK:
+        policy, flags = policy & ~SCHED_RESET_ON_FORK, SCHED_FLAG_RESET_ON_FORK
+    set_scheduler(task, target, SchedAttr(policy, flags, target.nice, priority))
 
 
 def sys_sched_setscheduler(task: Task, pid: int, policy: int, param: int) -> int:
     """sched_setscheduler."""
     policy = s32(policy)
-    if policy < 0 or not param or s32(pid) < 0:
+    if policy < 0:
         raise Errno(errno.EINVAL)
-    priority = s32(get_user(task, param, 4))
-    _set_scheduler(task, _find(task, pid), policy, priority)
+    _set_scheduler(task, pid, policy, param)
     return 0
 
 
 def sys_sched_setparam(task: Task, pid: int, param: int) -> int:
     """sched_setparam."""
-    if not param or s32(pid) < 0:
-        raise Errno(errno.EINVAL)
-    priority = s32(get_user(task, param, 4))
-    target = _find(task, pid)
-    _set_scheduler(task, target, target.policy | _reset_flag(target), priority)
+    _set_scheduler(task, pid, SETPARAM_POLICY, param)
     return 0
 
 
@@ -134,6 +132,8 @@ def sys_sched_getparam(task: Task, pid: int, param: int) -> int:
     """sched_getparam."""
     if not param:
         raise Errno(errno.EINVAL)
+    if s32(pid) < 0:
+        raise Errno(errno.EINVAL)
     put_user(task, param, _find(task, pid).rt_priority, 4)
     return 0
 
@@ -141,7 +141,7 @@ def sys_sched_getparam(task: Task, pid: int, param: int) -> int:
 def sys_sched_rr_get_interval(task: Task, pid: int, interval: int) -> int:
     """sched_rr_get_interval: 100 ms for SCHED_RR, 0 for SCHED_FIFO, a fair slice otherwise."""
     policy = _find(task, pid).policy
-    nanoseconds = {SCHED_RR: 100_000_000, SCHED_FIFO: 0}.get(policy, 4_000_000)
+    nanoseconds = {SCHED_RR: 100_000_000, SCHED_FIFO: 0, SCHED_DEADLINE: 0}.get(policy, 4_000_000)
     copy_to_user(task, interval, Struct("<qq").pack(0, nanoseconds))
     return 0
 
@@ -153,27 +153,45 @@ def sys_sched_getattr(task: Task, pid: int, uattr: int, size: int, flags: int) -
         raise Errno(errno.EINVAL)
     target = _find(task, pid)
     size = min(size, _ATTR.size)
-    reset = int(target.sched_reset_on_fork)
-    image = _ATTR.pack(size, target.policy, reset, target.nice, target.rt_priority, 0, 0, 0, 0, 1024)
+    attr_flags, nice, priority = int(target.sched_reset_on_fork), 0, 0
+    runtime = deadline = period = 0
+    if target.policy == SCHED_DEADLINE:
+        _, flags, _, _, runtime, deadline, period = target.sched_deadline
+        attr_flags |= flags
+    elif target.policy in REAL_TIME:
+        priority = target.rt_priority
+    else:
+        nice = target.nice
+    image = _ATTR.pack(size, target.policy, attr_flags, nice, priority, runtime, deadline, period, 0, 0)
     copy_to_user(task, uattr, image[:size])
     return 0
 
 
 def sys_sched_setattr(task: Task, pid: int, uattr: int, flags: int) -> int:
-    """sched_setattr: policies but SCHED_DEADLINE."""
+    """sched_setattr."""
     if not uattr or s32(pid) < 0 or flags & 0xFFFFFFFF:
         raise Errno(errno.EINVAL)
-    size = get_user(task, uattr, 4) or 48
-    if size < 48 or size > task.system.arch.page_size:
-        put_user(task, uattr, _ATTR.size, 4)
-        raise Errno(errno.E2BIG)
-    image = copy_from_user(task, uattr, min(size, _ATTR.size)).ljust(_ATTR.size, b"\0")
-    _, policy, attr_flags, nice, priority, *_ = _ATTR.unpack(image)
-    target = _find(task, pid)
-    _set_scheduler(task, target, policy | (SCHED_RESET_ON_FORK if attr_flags & 1 else 0), priority)
-    if policy in (SCHED_NORMAL, SCHED_BATCH):
-        _set_one_prio(task, target, max(-20, min(19, nice)))
+    size = get_user(task, uattr, 4) or SCHED_ATTR_SIZE_VER0
+    known = min(size, _ATTR.size)
+    if size < SCHED_ATTR_SIZE_VER0 or size > task.system.arch.page_size:
+        _refuse_size(task, uattr)
+    if size > known and any(copy_from_user(task, uattr + known, size - known)):
+        _refuse_size(task, uattr)
+    image = copy_from_user(task, uattr, known).ljust(_ATTR.size, b"\0")
+    _, policy, attr_flags, nice, priority, runtime, deadline, period, *_ = _ATTR.unpack(image)
+    if (attr_flags & SCHED_FLAG_UTIL_CLAMP and size < _ATTR.size) or policy >> 31:
+        raise Errno(errno.EINVAL)
+    if attr_flags & SCHED_FLAG_KEEP_POLICY:
+        policy = SETPARAM_POLICY
+    attr = SchedAttr(policy, attr_flags, max(-20, min(19, nice)), priority, runtime, deadline, period)
+    set_scheduler(task, _find(task, pid), attr)
     return 0
+
+
+def _refuse_size(task: Task, uattr: int) -> NoReturn:
+    """A struct sched_attr of a size we do not know. Raises Errno(E2BIG)."""
+    put_user(task, uattr, _ATTR.size, 4)
+    raise Errno(errno.E2BIG)
 
 
 # ---- nice
@@ -198,7 +216,7 @@ def _set_one_prio(task: Task, target: Task, nice: int) -> None:
     cred, tcred = task.cred, target.cred
     if cred.euid not in (tcred.uid, tcred.euid) and not task.capable(CAP_SYS_NICE):
         raise Errno(errno.EPERM)
-    if nice < target.nice and 20 - nice > target.rlimit(RLIMIT_NICE) and not task.capable(CAP_SYS_NICE):
+    if nice < target.nice and not can_nice(task, target, nice):
         raise Errno(errno.EACCES)
     target.nice = nice
 
@@ -282,7 +300,7 @@ CALLS = (
     Call("sched_getparam", sys_sched_getparam, FULL),
     Call("sched_rr_get_interval", sys_sched_rr_get_interval, PARTIAL, "a fixed slice"),
     Call("sched_getattr", sys_sched_getattr, FULL),
-    Call("sched_setattr", sys_sched_setattr, PARTIAL, "kept, not obeyed; no SCHED_DEADLINE"),
+    Call("sched_setattr", sys_sched_setattr, PARTIAL, "kept, not obeyed"),
     Call("setpriority", sys_setpriority, PARTIAL, "kept, not obeyed"),
     Call("getpriority", sys_getpriority, FULL),
     Call("ioprio_get", sys_ioprio_get, FULL),

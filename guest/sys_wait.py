@@ -180,8 +180,15 @@ def _consider(wo: WaitOpts, task: Task, child: Task, ptrace: bool) -> bool:
 def _do_wait(task: Task, wo: WaitOpts) -> int:
     """do_wait(): the child's pid, 0 for none with WNOHANG. Raises Errno(ECHILD), Block, Restart."""
     threads = [task] if wo.flags & WNOTHREAD else task.signal.threads
+    plain = wo.type != PIDTYPE_PGID and not wo.flags & WCLONE
     for thread in threads:
         for child in thread.children:
+            if wo.pid and wo.type != PIDTYPE_PGID and child.pid != wo.pid:
+                continue
+            if plain and not child.exit_state and child.tracer is None and not child.signal.flags:
+                if child.exit_signal == SIGCHLD:  # the usual child, alive: nothing to look at more closely
+                    wo.notask_error = 0
+                    continue
             pid = task.vnr(child.pid)  # of one that may be gone afterwards
             if _consider(wo, task, child, False):
                 return pid

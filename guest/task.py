@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from guest.kernel import Kernel
     from guest.nsproxy import Nsproxy
     from guest.pid_namespace import PidNamespace
+    from guest.sched_policy import SchedAttr
     from guest.siginfo import SigInfo
     from guest.time_namespace import TimeNamespace
 
@@ -170,6 +171,7 @@ class Task(TaskStruct):
     """One thread of execution (struct task_struct)."""
 
     sched_reset_on_fork = False
+    sched_deadline: SchedAttr  # of SCHED_DEADLINE
     nsproxy: Nsproxy | None = None  # None: the first namespaces
     # Where it is itself; its children may be elsewhere (nsproxy). None: the first namespace.
     pid_ns: PidNamespace | None = None
@@ -245,7 +247,7 @@ class Task(TaskStruct):
         self.in_execve = False
         self.no_new_privs = False
         self.pdeath_signal = 0
-        self.timer_slack_ns = 50_000
+        self.timer_slack_ns = self.default_timer_slack_ns = 50_000
         self.tsc_forbidden = False  # TIF_NOTSC
         self.policy = 0
         self.rt_priority = 0

@@ -67,7 +67,8 @@ class Timers:
         signal.it_real_expires = signal.it_real_incr = 0
         signal.it = [[0, 0], [0, 0]]
         signal.posix_timers = {}
-        self.update(signal)
+        if signal in self.signals:  # else nothing changes, and finding that out means to ask every task
+            self.update(signal)
 
     def drop_posix(self, signal: SignalStruct) -> None:
         """An exec: POSIX timers and their queued signals go, interval timers stay (exit_itimers())."""

@@ -1,0 +1,117 @@
+"""Scheduling policies and what one needs to ask for them (__sched_setscheduler(), kernel/sched/core.c and deadline.c)."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, NamedTuple
+
+from guest.cred import CAP_SYS_NICE
+from mm.errors import Errno
+
+if TYPE_CHECKING:
+    from guest.task import Task
+
+SCHED_NORMAL, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE = 0, 1, 2, 3, 5, 6
+SETPARAM_POLICY = -1  # keep the policy
+FAIR, REAL_TIME = (SCHED_NORMAL, SCHED_BATCH, SCHED_IDLE), (SCHED_FIFO, SCHED_RR)
+SCHED_FLAG_RESET_ON_FORK, SCHED_FLAG_KEEP_POLICY, SCHED_FLAG_KEEP_PARAMS = 1, 8, 16
+SCHED_FLAG_UTIL_CLAMP, SCHED_FLAG_ALL = 0x60, 0x7F
+SCHED_DL_FLAGS = 6  # SCHED_FLAG_RECLAIM, SCHED_FLAG_DL_OVERRUN
+RLIMIT_NICE, RLIMIT_RTPRIO = 13, 14
+MAX_RT_PRIORITY = 99
+_BW_SHIFT = 20
+_DL_RUNTIME_MIN = 1 << 10  # ns
+_DL_PERIOD_MIN, _DL_PERIOD_MAX = 100_000, (1 << 22) * 1000  # ns
+_DL_BANDWIDTH = 950_000 << _BW_SHIFT  # sched_rt_runtime_us of sched_rt_period_us
+
+
+class SchedAttr(NamedTuple):
+    """struct sched_attr; times in ns."""
+
+    policy: int
+    flags: int = 0
+    nice: int = 0
+    priority: int = 0
+    runtime: int = 0
+    deadline: int = 0
+    period: int = 0
+
+    def bandwidth(self) -> int:
+        """to_ratio(): the share of the CPU a deadline task asks for, in 2**-20."""
+        return (self.runtime << _BW_SHIFT) // (self.period or self.deadline)
+
+
+def _check_deadline(attr: SchedAttr) -> bool:
+    """__checkparam_dl(): whether runtime, deadline and period fit each other and the limits."""
+    if not attr.deadline or attr.runtime < _DL_RUNTIME_MIN or (attr.deadline | attr.period) >> 63:
+        return False
+    period = attr.period or attr.deadline
+    return attr.runtime <= attr.deadline <= period and _DL_PERIOD_MIN <= period <= _DL_PERIOD_MAX
+
+
+def can_nice(task: Task, target: Task, nice: int) -> bool:
+    """can_nice(): whether RLIMIT_NICE of the target, or a capability of the caller, allows this value."""
+    return 20 - nice <= target.rlimit(RLIMIT_NICE) or task.capable(CAP_SYS_NICE)
+
+
+def _check_unprivileged(task: Task, target: Task, policy: int, attr: SchedAttr) -> None:
+    """What a caller without CAP_SYS_NICE may not do. Raises Errno(EPERM)."""
+    allowed = True
+    if policy in FAIR:
+        allowed = attr.nice >= target.nice or can_nice(task, target, attr.nice)
+    elif policy in REAL_TIME:
+        limit = target.rlimit(RLIMIT_RTPRIO)
+        allowed = policy == target.policy or bool(limit)
+        if attr.priority > target.rt_priority and attr.priority > limit:
+            allowed = False
+    else:
+        allowed = False
+    if target.policy == SCHED_IDLE and policy != SCHED_IDLE and not can_nice(task, target, target.nice):
+        allowed = False
+    if task.cred.euid not in (target.cred.euid, target.cred.uid):
+        allowed = False
+    if target.sched_reset_on_fork and not attr.flags & SCHED_FLAG_RESET_ON_FORK:
+        allowed = False
+    if not allowed:
+        raise Errno(errno.EPERM)
+
+
+def _deadline_overflow(target: Task, policy: int, attr: SchedAttr) -> bool:
+    """sched_dl_overflow(): whether the deadline tasks would ask for more than there is."""
+    if policy != SCHED_DEADLINE:
+        return False
+    others = sum(
+        other.sched_deadline.bandwidth()
+        for other in target.kernel.tasks.values()
+        if other is not target and other.policy == SCHED_DEADLINE and not other.exit_state
+    )
+    return others + attr.bandwidth() > _DL_BANDWIDTH // 1_000_000
+
+
+def set_scheduler(task: Task, target: Task, attr: SchedAttr) -> None:
+    """__sched_setscheduler(). Raises Errno EINVAL, EPERM, EBUSY, EOPNOTSUPP."""
+    policy, reset = attr.policy, bool(attr.flags & SCHED_FLAG_RESET_ON_FORK)
+    if policy < 0:
+        policy, reset = target.policy, target.sched_reset_on_fork
+    elif policy not in (*FAIR, *REAL_TIME, SCHED_DEADLINE):
+        raise Errno(errno.EINVAL)
+    if attr.flags & ~SCHED_FLAG_ALL or attr.priority & 0xFFFFFFFF > MAX_RT_PRIORITY:
+        raise Errno(errno.EINVAL)
+    if policy == SCHED_DEADLINE and not _check_deadline(attr):
+        raise Errno(errno.EINVAL)
+    if (policy in REAL_TIME) != (attr.priority != 0):
+        raise Errno(errno.EINVAL)
+    if not task.capable(CAP_SYS_NICE):
+        _check_unprivileged(task, target, policy, attr._replace(flags=attr.flags & ~1 | reset))
+    if attr.flags & SCHED_FLAG_UTIL_CLAMP:
+        raise Errno(errno.EOPNOTSUPP)  # CONFIG_UCLAMP_TASK is not set
+    if _deadline_overflow(target, policy, attr):
+        raise Errno(errno.EBUSY)
+    target.sched_reset_on_fork = reset
+    if attr.flags & SCHED_FLAG_KEEP_PARAMS:
+        return
+    target.policy, target.rt_priority = policy, attr.priority
+    if policy == SCHED_DEADLINE:
+        target.sched_deadline = attr._replace(flags=attr.flags & SCHED_DL_FLAGS, period=attr.period or attr.deadline)
+    elif policy in FAIR:
+        target.nice = attr.nice
