@@ -12,11 +12,19 @@ from mm.flags import RLIMIT_NOFILE
 
 if TYPE_CHECKING:
     from guest.file import OpenFile
+    from guest.kernel import Kernel
     from guest.task import Task
 
 _NR_OPEN_DEFAULT = 64
 _FDTABLE_STEP = 128  # 1024 / sizeof(struct file *)
-SYSCTL_NR_OPEN = 1024 * 1024
+SYSCTL_NR_OPEN, SYSCTL_NR_OPEN_MIN = 1024 * 1024, 64
+_MEMORY_PER_SLOT = 512  # bytes of the machine's memory there must be for each slot of a table that is very large
+
+
+def nr_open(kernel: Kernel) -> int:
+    """fs.nr_open: no descriptor, and no RLIMIT_NOFILE, is above it."""
+    limit: int = kernel.sysctls.get("nr_open", SYSCTL_NR_OPEN)
+    return limit
 
 
 class FilesStruct:
@@ -55,15 +63,34 @@ class FilesStruct:
             self.next_fd = fd
         if fd >= task.rlim[RLIMIT_NOFILE][0]:
             raise Errno(errno.EMFILE)
+        if fd >= SYSCTL_NR_OPEN_MIN:
+            self.expand(task, fd)
         return fd
+
+    def expand(self, task: Task, fd: int) -> None:
+        """expand_files(): make room for `fd`. Raises EMFILE beyond fs.nr_open, ENOMEM."""
+        if fd < self.max_fds:
+            return
+        most = nr_open(task.kernel)
+        if fd >= most:
+            raise Errno(errno.EMFILE)
+        memory = task.system.totalram_pages * task.system.arch.page_size
+        if fd >= max(SYSCTL_NR_OPEN, memory // _MEMORY_PER_SLOT) + _FDTABLE_STEP:
+            raise Errno(errno.ENOMEM)
+        self._grow(fd)
+        self.max_fds = min(self.max_fds, (most - 1 | 63) + 1)
+
+    def _grow(self, fd: int) -> None:
+        """alloc_fdtable(): the slots of a table that has room for `fd`."""
+        slots = fd // _FDTABLE_STEP
+        self.max_fds = (1 << slots.bit_length()) * _FDTABLE_STEP
 
     def install(self, fd: int, file: OpenFile, cloexec: bool) -> int:
         """fd_install(): give `file` (its reference is taken over) the descriptor `fd`."""
         if fd >= len(self.fd):
             self.fd.extend([None] * (fd + 1 - len(self.fd)))
         if fd >= self.max_fds:
-            slots = fd // _FDTABLE_STEP
-            self.max_fds = (1 << slots.bit_length()) * _FDTABLE_STEP
+            self._grow(fd)
         self.fd[fd] = file
         if cloexec:
             self.close_on_exec_fds.add(fd)
@@ -96,6 +123,13 @@ class FilesStruct:
     def open_fds(self) -> list[int]:
         """Descriptors in use, ascending."""
         return [fd for fd, file in enumerate(self.fd) if file is not None]
+
+    def check_copy(self, kernel: Kernel) -> None:
+        """Raises EMFILE when fs.nr_open does not allow a second table as large as this one (dup_fd())."""
+        if len(self.fd) > SYSCTL_NR_OPEN_MIN:
+            limit = (nr_open(kernel) - 1 | 63) + 1
+            if len(self.fd) > limit and max(self.open_fds()) >= limit:
+                raise Errno(errno.EMFILE)
 
     def copy(self) -> FilesStruct:
         """dup_fd(): a child's own table of the same open files."""

@@ -164,6 +164,8 @@ def _copy_process(task: Task, args: CloneArgs) -> Task:
         raise Restart(ERESTARTNOINTR)
     kernel = task.kernel
     _check_nproc(task)
+    if not flags & CLONE_FILES:
+        task.files.check_copy(kernel)
     namespaces = create_new_namespaces(task, flags) if flags & NEW_NAMESPACES else task.nsproxy
     child = Task(kernel, _alloc_pid(task, args, namespaces))
     _inherit(child, task, flags)
@@ -247,8 +249,9 @@ def _inherit(child: Task, task: Task, flags: int) -> None:
     child.tsc_forbidden = task.tsc_forbidden
     child.policy, child.rt_priority, child.nice = task.policy, task.rt_priority, task.nice
     if task.sched_reset_on_fork:
-        real_time = task.policy in (SCHED_FIFO, SCHED_RR, SCHED_DEADLINE)
-        child.policy, child.rt_priority, child.nice = 0, 0, 0 if real_time else max(task.nice, 0)
+        if task.policy in (SCHED_FIFO, SCHED_RR, SCHED_DEADLINE):
+            child.policy = child.rt_priority = child.nice = 0
+        child.nice = max(child.nice, 0)
     child.io_context = task.io_context
     child.time_ns = task.time_ns
     child.trap_nr, child.error_code, child.cr2 = task.trap_nr, task.error_code, task.cr2

@@ -80,9 +80,10 @@ def _addressee(task: Task, fd: int) -> Task:
     return inode.subject
 
 
-def pidfd_pid(task: Task, fd: int) -> int:
-    """The pid a descriptor stands for, for waitid. Raises Errno(EBADF)."""
-    return _get(task, fd).pidfd_task.pid
+def pidfd_pid(task: Task, fd: int) -> tuple[int, bool]:
+    """The pid a descriptor stands for, for waitid, and whether a wait for it must not sleep. Raises Errno(EBADF)."""
+    file = _get(task, fd)
+    return file.pidfd_task.pid, bool(file.f_flags & O_NONBLOCK)
 
 
 def sys_pidfd_open(task: Task, pid: int, flags: int) -> int:

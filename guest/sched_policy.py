@@ -1,4 +1,4 @@
-"""Scheduling policies and what one needs to ask for them (__sched_setscheduler(), kernel/sched/core.c and deadline.c)."""
+"""Scheduling policies, and what it takes to ask for them (__sched_setscheduler(): kernel/sched/core.c, deadline.c)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SCHED_NORMAL, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE = 0, 1, 2, 3, 5, 6
 SETPARAM_POLICY = -1  # keep the policy
-FAIR, REAL_TIME = (SCHED_NORMAL, SCHED_BATCH, SCHED_IDLE), (SCHED_FIFO, SCHED_RR)
+FAIR, REAL_TIME = (SCHED_NORMAL, SCHED_BATCH), (SCHED_FIFO, SCHED_RR)
 SCHED_FLAG_RESET_ON_FORK, SCHED_FLAG_KEEP_POLICY, SCHED_FLAG_KEEP_PARAMS = 1, 8, 16
 SCHED_FLAG_UTIL_CLAMP, SCHED_FLAG_ALL = 0x60, 0x7F
 SCHED_DL_FLAGS = 6  # SCHED_FLAG_RECLAIM, SCHED_FLAG_DL_OVERRUN
@@ -50,7 +50,7 @@ def _check_deadline(attr: SchedAttr) -> bool:
 
 
 def can_nice(task: Task, target: Task, nice: int) -> bool:
-    """can_nice(): whether RLIMIT_NICE of the target, or a capability of the caller, allows this value."""
+    """Whether RLIMIT_NICE of the target, or a capability of the caller, allows this value."""
     return 20 - nice <= target.rlimit(RLIMIT_NICE) or task.capable(CAP_SYS_NICE)
 
 
@@ -64,7 +64,7 @@ def _check_unprivileged(task: Task, target: Task, policy: int, attr: SchedAttr) 
         allowed = policy == target.policy or bool(limit)
         if attr.priority > target.rt_priority and attr.priority > limit:
             allowed = False
-    else:
+    elif policy == SCHED_DEADLINE:
         allowed = False
     if target.policy == SCHED_IDLE and policy != SCHED_IDLE and not can_nice(task, target, target.nice):
         allowed = False
@@ -93,7 +93,7 @@ def set_scheduler(task: Task, target: Task, attr: SchedAttr) -> None:
     policy, reset = attr.policy, bool(attr.flags & SCHED_FLAG_RESET_ON_FORK)
     if policy < 0:
         policy, reset = target.policy, target.sched_reset_on_fork
-    elif policy not in (*FAIR, *REAL_TIME, SCHED_DEADLINE):
+    elif policy not in (*FAIR, *REAL_TIME, SCHED_IDLE, SCHED_DEADLINE):
         raise Errno(errno.EINVAL)
     if attr.flags & ~SCHED_FLAG_ALL or attr.priority & 0xFFFFFFFF > MAX_RT_PRIORITY:
         raise Errno(errno.EINVAL)

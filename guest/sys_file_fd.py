@@ -145,7 +145,9 @@ def do_dup3(task: Task, old: int, new: int, cloexec: bool) -> int:
     if not 0 <= new < task.rlim[RLIMIT_NOFILE][0]:
         raise Errno(errno.EBADF)
     files = task.files
-    file = get_file(files.get_raw(old))
+    file = files.get_raw(old)
+    files.expand(task, new)
+    get_file(file)
     if new < len(files.fd) and files.fd[new] is not None:
         files.close(new, task)
     files.install(new, file, cloexec)

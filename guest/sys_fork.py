@@ -138,6 +138,9 @@ def sys_unshare(task: Task, flags: int) -> int:
         raise Errno(errno.EINVAL)
     if flags & (CLONE_SIGHAND | CLONE_VM) and task.sighand.count > 1:
         raise Errno(errno.EINVAL)
+    unshares_files = flags & CLONE_FILES and task.files.count > 1
+    if unshares_files:
+        task.files.check_copy(task.kernel)
     namespaces = create_new_namespaces(task, flags) if flags & NEW_NAMESPACES else task.nsproxy
     if flags & (CLONE_SYSVSEM | CLONE_NEWIPC) and task.sem_undo is not None:
         from guest.sys_sem import exit_sem
@@ -150,7 +153,7 @@ def sys_unshare(task: Task, flags: int) -> int:
     if flags & CLONE_FS and task.fs.users > 1:
         task.fs.users -= 1
         task.fs = task.fs.copy()
-    if flags & CLONE_FILES and task.files.count > 1:
+    if unshares_files:
         shared, task.files = task.files, task.files.copy()
         shared.count -= 1
     return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from guest.cred import CAP_SYS_RESOURCE
 from guest.exit import do_exit, do_group_exit
+from guest.fdtable import nr_open
 from guest.sys_mm import s32
 from guest.syscalls import FULL, PARTIAL, Call
 from guest.task import RLIM_NLIMITS
@@ -17,7 +18,6 @@ from mm.uaccess import copy_from_user, copy_to_user, put_user
 if TYPE_CHECKING:
     from guest.task import Task
 
-NR_OPEN = 1 << 20
 _RLIMIT = Struct("<QQ")
 
 
@@ -155,7 +155,7 @@ def _do_prlimit(task: Task, target: Task, resource: int, new: tuple[int, int] | 
     if new is not None:
         if new[0] > new[1]:
             raise Errno(errno.EINVAL)
-        if resource == 7 and new[1] > NR_OPEN:
+        if resource == 7 and new[1] > nr_open(task.kernel):
             raise Errno(errno.EPERM)
         if new[1] > limit[1] and not task.capable(CAP_SYS_RESOURCE):
             raise Errno(errno.EPERM)

@@ -15,6 +15,7 @@ from guest.sched_policy import (
     SCHED_FLAG_KEEP_POLICY,
     SCHED_FLAG_RESET_ON_FORK,
     SCHED_FLAG_UTIL_CLAMP,
+    SCHED_IDLE,
     SCHED_RR,
     SETPARAM_POLICY,
     SchedAttr,
@@ -76,7 +77,7 @@ def sys_sched_setaffinity(task: Task, pid: int, length: int, mask: int) -> int:
 def _priority_range(policy: int) -> tuple[int, int]:
     if policy in REAL_TIME:
         return 1, 99
-    if policy in (*FAIR, SCHED_DEADLINE):
+    if policy in (*FAIR, SCHED_IDLE, SCHED_DEADLINE):
         return 0, 0
     raise Errno(errno.EINVAL)
 

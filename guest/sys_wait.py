@@ -228,13 +228,13 @@ def sys_wait4(task: Task, upid: int, stat_addr: int, options: int, ru: int) -> i
     return found
 
 
-def sys_waitid(task: Task, which: int, upid: int, infop: int, options: int, ru: int) -> int:
-    """waitid."""
-    which, upid, options = s32(which), s32(upid), options & 0xFFFFFFFF
+def _kernel_waitid(task: Task, which: int, upid: int, options: int, want_rusage: bool) -> tuple[int, WaitOpts]:
+    """kernel_waitid(): the child, 0 for none, and what there is to say of it. Raises Errno, Block, Restart."""
     if options & ~(WNOHANG | WNOWAIT | WEXITED | WUNTRACED | WCONTINUED | WNOTHREAD | WCLONE | WALL):
         raise Errno(errno.EINVAL)
     if not options & (WEXITED | WUNTRACED | WCONTINUED):
         raise Errno(errno.EINVAL)
+    nonblocking = False
     if which == P_ALL:
         kind, pid = PIDTYPE_MAX, 0
     elif which == P_PID:
@@ -248,19 +248,34 @@ def sys_waitid(task: Task, which: int, upid: int, infop: int, options: int, ru: 
     elif which == P_PIDFD:
         if upid < 0:
             raise Errno(errno.EINVAL)
-        kind, pid = PIDTYPE_TGID, pidfd_pid(task, upid)
+        kind = PIDTYPE_TGID
+        pid, nonblocking = pidfd_pid(task, upid)
     else:
         raise Errno(errno.EINVAL)
-    wo = WaitOpts(kind, pid, options, bool(ru))
+    wo = WaitOpts(kind, pid, options | WNOHANG if nonblocking else options, want_rusage)
     found = _do_wait(task, wo)
-    signo = SIGCHLD if found else 0
-    if found and ru:
+    if nonblocking and not found and not options & WNOHANG:
+        raise Errno(errno.EAGAIN)
+    return found, wo
+
+
+def sys_waitid(task: Task, which: int, upid: int, infop: int, options: int, ru: int) -> int:
+    """waitid. A siginfo is written whatever comes of it, of zeroes where there is nothing to say."""
+    found, wo, error = 0, None, None
+    try:
+        found, wo = _kernel_waitid(task, s32(which), s32(upid), options & 0xFFFFFFFF, bool(ru))
+    except Errno as e:
+        error = e
+    if found and wo is not None and ru:
         copy_to_user(task, ru, wo.rusage)
     if infop:
         if not access_ok(task, infop, 128):
             raise Errno(errno.EFAULT)
-        copy_to_user(task, infop, Struct("<iii").pack(signo, 0, wo.cause))
-        copy_to_user(task, infop + 16, Struct("<iIi").pack(found, wo.uid, wo.status))
+        cause, uid, status = (wo.cause, wo.uid, wo.status) if wo is not None else (0, 0, 0)
+        copy_to_user(task, infop, Struct("<iii").pack(SIGCHLD if found else 0, 0, cause))
+        copy_to_user(task, infop + 16, Struct("<iIi").pack(found, uid, status))
+    if error is not None:
+        raise error
     return 0
 
 

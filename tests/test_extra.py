@@ -26,6 +26,7 @@ CHECK = {
     "syscallfile": 0,
     "sigio": 0,
     "places": 0,
+    "policies": 0,
 }
 
 #: Lines that differ from run to run on the real kernel too, or tell of the machine and not of memory.
