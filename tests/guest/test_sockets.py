@@ -450,6 +450,22 @@ def test_udp(world: World) -> None:
     assert name(world.call("sendto", server, bytes(65508), 65508, 0, 0, 0)) == "EMSGSIZE"
 
 
+def test_a_datagram_socket_forgets_its_source(world: World) -> None:
+    """getaddrinfo() connects one socket to every address in turn, and undoes it in between."""
+    client = make(world, INET6, DGRAM)
+    unspecified = struct.pack("<H", 0) + bytes(26)
+    assert connect(world, client, sin6(80)) == "ok"
+    assert address_of(world, client)[8:24] == bytes(15) + b"\1"
+    assert connect(world, client, unspecified) == "ok"
+    assert address_of(world, client) == sin6(0, bytes(16))
+    assert connect(world, client, sin(80)) == "ok"
+    assert address_of(world, client)[8:24] == bytes(10) + b"\xff\xff\x7f\0\0\1"
+    bound = make(world, INET, DGRAM, sin(5001))
+    assert connect(world, bound, sin(80)) == "ok"
+    assert connect(world, bound, unspecified) == "ok"
+    assert address_of(world, bound) == sin(5001)
+
+
 def test_waitall_collects(world: World) -> None:
     a, b = pair(world, flags=0)
     other = another(world)
