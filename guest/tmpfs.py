@@ -24,7 +24,15 @@ from guest.vfs_flags import (
 )
 from guest.vfs_types import Dentry, Inode, Path, SuperBlock
 from mm.errors import Errno
-from mm.shmem import new_shmem_mapping, shmem_blocks, shmem_evict_inode, shmem_fallocate, shmem_truncate, shmem_write
+from mm.shmem import (
+    ShmemSbInfo,
+    new_shmem_mapping,
+    shmem_blocks,
+    shmem_evict_inode,
+    shmem_fallocate,
+    shmem_truncate,
+    shmem_write,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,10 +49,9 @@ class TmpfsSuper(SuperBlock):
     def __init__(self, kernel: Kernel, s_dev: int, mode: int = 0o1777, s_type: str = "tmpfs") -> None:
         super().__init__(kernel, s_type, s_dev, TMPFS_MAGIC)
         system = kernel.system
-        self.max_blocks = system.totalram_pages // 2
-        self.max_inodes = self.max_blocks
+        self.sbinfo = ShmemSbInfo(system.totalram_pages // 2)
+        self.max_inodes = system.totalram_pages // 2
         self.live_inodes = 0
-        self.files: set[TmpfsInode] = set()  # regular files, so that nobody has to walk the tree for their pages
         self.root = Dentry(b"", None, self.new_root(mode))
 
     def new_root(self, mode: int) -> Inode:
@@ -52,13 +59,13 @@ class TmpfsSuper(SuperBlock):
         return TmpfsInode(self, S_IFDIR | mode)
 
     def statfs(self) -> tuple[int, int, int, int, int, int]:
-        system = self.kernel.system
-        free = max(self.max_blocks - self.used_blocks(), 0)
-        return system.arch.page_size, self.max_blocks, free, free, self.max_inodes, self.max_inodes - self.live_inodes
+        page_size, most = self.kernel.system.arch.page_size, self.sbinfo.max_blocks
+        free = max(most - self.used_blocks(), 0)
+        return page_size, most, free, free, self.max_inodes, self.max_inodes - self.live_inodes
 
     def used_blocks(self) -> int:
         """Pages held by the files of this file system."""
-        return sum(inode.i_mapping.nrpages for inode in self.files if inode.i_mapping is not None)
+        return self.sbinfo.used_blocks
 
 
 class TmpfsInode(Inode):
@@ -80,8 +87,7 @@ class TmpfsInode(Inode):
 
     def make_mapping(self) -> None:
         """Give a regular file its page cache."""
-        self.i_mapping = new_shmem_mapping(self.i_sb.kernel.system, self)
-        self.i_sb.files.add(self)
+        self.i_mapping = new_shmem_mapping(self.i_sb.kernel.system, self, sbinfo=self.i_sb.sbinfo)
 
     @property
     def i_size(self) -> int:
@@ -269,7 +275,6 @@ class TmpfsInode(Inode):
 
     def evict(self) -> None:
         self.i_sb.live_inodes -= 1
-        self.i_sb.files.discard(self)
         mapping = self.i_mapping
         if mapping is not None:
             shmem_evict_inode(mapping)

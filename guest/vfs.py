@@ -96,6 +96,7 @@ class Vfs:
         self.sockfs = SuperBlock(kernel, "sockfs", _SOCK_DEV, SOCKFS_MAGIC)
         self.anonfs = SuperBlock(kernel, "anon_inodefs", _ANON_DEV, ANON_INODE_FS_MAGIC)
         self.shmfs = TmpfsSuper(kernel, _SHM_DEV)
+        self.shmfs.sbinfo.max_blocks = 0  # the kernel's own mount has no limit
         self.root = self.mount_root(config)
         self.prefix: Path | None = None  # -L: where absolute paths are looked up first
         self.mount_standard()

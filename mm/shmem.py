@@ -62,13 +62,24 @@ SEEK_HOLE = 4
 O_RDWR = 2
 
 
+class ShmemSbInfo:
+    """How many pages the files of one tmpfs may have together (struct shmem_sb_info)."""
+
+    __slots__ = ("max_blocks", "used_blocks")
+
+    def __init__(self, max_blocks: int) -> None:
+        self.max_blocks = max_blocks  # pages; 0: as many as there are
+        self.used_blocks = 0
+
+
 class ShmemInodeInfo:
     """What shmem keeps of an inode (struct shmem_inode_info), in `mapping.private`."""
 
-    __slots__ = ("alloced", "backing", "backing_pages", "flags", "policy", "punched", "seals", "system")
+    __slots__ = ("alloced", "backing", "backing_pages", "flags", "policy", "punched", "sbinfo", "seals", "system")
 
-    def __init__(self, system: System, flags: int, backing: Any) -> None:
+    def __init__(self, system: System, flags: int, backing: Any, sbinfo: ShmemSbInfo | None) -> None:
         self.system = system
+        self.sbinfo = sbinfo  # of the tmpfs it belongs to; None: shared memory without one, nobody limits it
         self.flags = flags  # VM_NORESERVE: pages are accounted one by one, not the size at once
         self.seals = F_SEAL_SEAL
         self.alloced = 0  # pages allocated here
@@ -125,11 +136,16 @@ def vm_acct(system: System, size: int) -> int:
 
 
 def new_shmem_mapping(
-    system: System, host: Any, backing: Any = None, flags: int = VM_NORESERVE, seals: int = F_SEAL_SEAL
+    system: System,
+    host: Any,
+    backing: Any = None,
+    flags: int = VM_NORESERVE,
+    seals: int = F_SEAL_SEAL,
+    sbinfo: ShmemSbInfo | None = None,
 ) -> AddressSpace:
     """The page cache of a new tmpfs file; `backing`: its initial content, with `size` and `read(offset, n)`."""
     mapping = AddressSpace(shmem_aops, host)
-    mapping.private = info = ShmemInodeInfo(system, flags, backing)
+    mapping.private = info = ShmemInodeInfo(system, flags, backing, sbinfo)
     info.seals = seals
     mapping.i_size = backing.size if backing is not None else 0
     return mapping
@@ -164,7 +180,6 @@ def shmem_getpage(mapping: AddressSpace, index: int, sgp: int) -> Page | None:
             page.flags |= PG_REFERENCED
         add_to_page_cache(mapping, page, index)
         system.nr_shmem += 1
-        info.alloced += 1
         if sgp == SGP_FALLOC:  # left not up to date: it can be told from data
             page.refcount += 1
             return page
@@ -177,20 +192,41 @@ def shmem_getpage(mapping: AddressSpace, index: int, sgp: int) -> Page | None:
 
 
 def shmem_alloc_and_acct_page(mapping: AddressSpace, info: ShmemInodeInfo) -> Page:
-    """A frame for a new page, counted against the commit limit. Raises Errno ENOSPC or ENOMEM."""
+    """A frame for a new page, counted against the commit limit and the file system's. Raises Errno ENOSPC or ENOMEM."""
+    shmem_inode_acct_block(info)
+    page = alloc_page(info.system, False)
+    if page is None:
+        shmem_inode_unacct_block(info)
+        raise Errno(errno.ENOMEM)
+    page.flags |= PG_SWAPBACKED | PG_LRU
+    return page
+
+
+def shmem_inode_acct_block(info: ShmemInodeInfo) -> None:
+    """Count one page of a file. Raises Errno(ENOSPC)."""
     system = info.system
     if info.flags & VM_NORESERVE:
         try:
             shmem_acct(system, 1)
         except Errno:
             raise Errno(errno.ENOSPC) from None
-    page = alloc_page(system, False)
-    if page is None:
-        if info.flags & VM_NORESERVE:
-            vm_unacct_memory(system, 1)
-        raise Errno(errno.ENOMEM)
-    page.flags |= PG_SWAPBACKED | PG_LRU
-    return page
+    sbinfo = info.sbinfo
+    if sbinfo is not None:
+        if 0 < sbinfo.max_blocks <= sbinfo.used_blocks:
+            if info.flags & VM_NORESERVE:
+                vm_unacct_memory(system, 1)
+            raise Errno(errno.ENOSPC)
+        sbinfo.used_blocks += 1
+    info.alloced += 1
+
+
+def shmem_inode_unacct_block(info: ShmemInodeInfo) -> None:
+    """A page of a file is gone."""
+    info.alloced -= 1
+    if info.flags & VM_NORESERVE:
+        vm_unacct_memory(info.system, 1)
+    if info.sbinfo is not None:
+        info.sbinfo.used_blocks -= 1
 
 
 def shmem_acct(system: System, pages: int) -> None:
@@ -468,9 +504,7 @@ def truncate_inode_page(mapping: AddressSpace, info: ShmemInodeInfo, page: Page)
     if page.mapcount:
         unmap_mapping_pages(mapping, page.index, 1, False)
     if not info.has_backing(page.index):
-        info.alloced -= 1
-        if info.flags & VM_NORESERVE:
-            vm_unacct_memory(system, 1)
+        shmem_inode_unacct_block(info)
     system.nr_shmem -= 1
     delete_from_page_cache(system, page)
 
@@ -499,6 +533,8 @@ def shmem_fallocate(mapping: AddressSpace, mode: int, offset: int, length: int) 
         raise Errno(errno.EPERM)
     start = offset >> page_shift
     end = (offset + length + size - 1) >> page_shift
+    if info.sbinfo is not None and 0 < info.sbinfo.max_blocks < end - start:
+        raise Errno(errno.ENOSPC)
     for index in range(start, end):
         try:
             page = shmem_getpage(mapping, index, SGP_FALLOC)

@@ -17,7 +17,6 @@ from mm.flags import (
     PG_LRU,
     PG_SWAPBACKED,
     PG_UPTODATE,
-    VM_NORESERVE,
     VM_SHARED,
     VM_UFFD_WP,
     VM_WRITE,
@@ -28,7 +27,7 @@ from mm.page_alloc import alloc_page, put_page
 from mm.page_rmap import linear_page_index, page_add_file_rmap, page_add_new_anon_rmap
 from mm.pgtable import pmd_alloc, pte_alloc_map, pte_offset, report_pte
 from mm.rmap import anon_vma_prepare
-from mm.shmem import shmem_acct
+from mm.shmem import shmem_inode_acct_block
 from mm.uaccess import access_ok, copy_from_user
 from mm.userfaultfd import UserfaultfdCtx, vma_is_shmem
 
@@ -195,13 +194,14 @@ def _add_shared(vma: VmAreaStruct, page: Page, index: int, entry: int) -> int:
     """shmem_mfill_atomic_pte(): the page becomes the file's; the entry to map it with."""
     mm = vma.vm_mm
     mapping = vma.vm_file.f_mapping  # type: ignore[union-attr]
-    if mapping.private.flags & VM_NORESERVE:
-        shmem_acct(mm.system, 1)
+    try:
+        shmem_inode_acct_block(mapping.private)
+    except Errno:
+        raise Errno(errno.ENOMEM) from None
     page.flags |= PG_SWAPBACKED | PG_LRU
     add_to_page_cache(mapping, page, index)
     page.refcount += 1  # the entry's
     mm.system.nr_shmem += 1
-    mapping.private.alloced += 1
     if vma.vm_flags & VM_WRITE:
         entry = mm.arch.pte_mkwrite(mm.arch.pte_mkdirty(entry))
     else:
