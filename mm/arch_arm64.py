@@ -117,6 +117,7 @@ class Arm64(Arch):
     """arm64 with 48-bit addresses and 4K, 16K or 64K pages."""
 
     name = "aarch64"
+    mmu_pieces = True  # QEMU remembers 1 KiB at a time
     VM_SOFTDIRTY = 0
 
     TABLE = 3

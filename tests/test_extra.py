@@ -27,6 +27,7 @@ CHECK = {
     "sigio": 0,
     "places": 0,
     "policies": 0,
+    "stale": 0,
 }
 
 #: Lines that differ from run to run on the real kernel too, or tell of the machine and not of memory.
