@@ -19,6 +19,7 @@ from mm.errors import Errno
 
 if TYPE_CHECKING:
     from guest.kernel import Kernel
+    from guest.socket_netlink import NetlinkSock
     from guest.task import Task
     from guest.vfs_types import Dentry, Inode, Mount, Path
     from mm.ipc_shm import IpcNamespace
@@ -32,7 +33,8 @@ RLIMIT_MSGQUEUE = 12
 CAP_SYS_RESOURCE = 24
 SI_MESGQ = -3
 MESSAGE_COST = 256  # bytes of a message on the host, beside its text
-SIGEV_SIGNAL, SIGEV_NONE = 0, 1
+SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD = 0, 1, 2
+NOTIFY_WOKENUP, NOTIFY_REMOVED = 1, 2  # last byte of a cookie
 _ULONG_MAX = (1 << 64) - 1
 
 
@@ -100,6 +102,8 @@ class MqueueInode(TmpfsInode):
         self.notify_owner: Task | None = None  # leader of the process that asked
         self.notify: tuple[int, int, int] = (0, 0, 0)  # sigev_notify, signal, value
         self.notify_exec_id = 0
+        self.notify_cookie = b""  # SIGEV_THREAD: what the C library finds its thread by,
+        self.notify_sock: NetlinkSock | None = None  # and where it waits for it
 
     @property
     def i_size(self) -> int:
@@ -191,8 +195,22 @@ class MqueueInode(TmpfsInode):
             kind, signo, value = self.notify
             if kind == SIGEV_SIGNAL and signo and not owner.exit_state and owner.self_exec_id == self.notify_exec_id:
                 send_signal(queue_info(signo, SI_MESGQ, owner.vnr(sender.tgid), sender.cred.uid, value), owner, True)
+            if kind == SIGEV_THREAD:
+                self.send_cookie(NOTIFY_WOKENUP)
             self.notify_owner = None
         self.wait_q.wake_all(POLLIN)
+
+    def remove_notification(self) -> None:
+        """Nobody wants to be told any more."""
+        if self.notify_owner is not None and self.notify[0] == SIGEV_THREAD:
+            self.send_cookie(NOTIFY_REMOVED)
+        self.notify_owner = None
+
+    def send_cookie(self, code: int) -> None:
+        """set_cookie() and netlink_sendskb(): the cookie's last byte says why."""
+        if self.notify_sock is not None and not self.notify_sock.dead:
+            self.notify_sock.deliver(self.notify_cookie[:-1] + bytes((code,)), 0)
+        self.notify_sock = None
 
     def times(self, modified: bool) -> None:
         """Accessed and changed now; modified too?"""
@@ -243,7 +261,7 @@ class MqueueFile(OpenFile):
     def flush(self, task: Task | None) -> None:
         owner = self.f_inode.notify_owner
         if task is not None and owner is not None and owner.tgid == task.tgid:
-            self.f_inode.notify_owner = None
+            self.f_inode.remove_notification()
 
     def poll(self, task: Task) -> int:
         held = len(self.f_inode.messages)

@@ -69,6 +69,8 @@ class Net:
         self.ports: dict[tuple[str, int], list[Any]] = {}  # ("tcp" or "udp", port): bound sockets
         self.time_wait: dict[int, int] = {}  # TCP port: until when (ns) it lingers
         self.next_port = 32768
+        self.netlink: dict[tuple[int, int], Any] = {}  # (protocol, portid): netlink sockets
+        self.loopback_up = True
         self.cookies = 0  # SO_COOKIE numbers given so far
         self.host_sockets: set[Any] = set()  # the host's, with --net host-loopback
 
@@ -306,6 +308,10 @@ class SocketFile(OpenFile):
             return 0
         if cmd in (0x8903, 0x8904):  # FIOGETOWN, SIOCGPGRP
             return put_int(task, arg, f_getown(task, self))
+        if 0x8910 <= cmd <= 0x8970:
+            from guest.netdevice import sock_do_ioctl
+
+            return sock_do_ioctl(task, self.sk, cmd, arg)
         return self.sk.ioctl(task, cmd, arg)
 
     def show_fdinfo(self, sb: Any) -> str:

@@ -332,7 +332,7 @@ CALLS = (
     Call("dup", sys_dup, FULL, ""),
     Call("dup2", sys_dup2, FULL, ""),
     Call("dup3", sys_dup3, FULL, ""),
-    Call("fcntl", sys_fcntl, PARTIAL, "F_SETOWN is remembered; signals are sent for leases only"),
+    Call("fcntl", sys_fcntl, FULL, ""),
     Call("ioctl", sys_ioctl, PARTIAL, "terminals, FIONREAD, FIONBIO, FIOCLEX; others as the file kind refuses them"),
     Call("pipe", sys_pipe, FULL, ""),
     Call("pipe2", sys_pipe2, FULL, ""),

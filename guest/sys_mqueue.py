@@ -24,7 +24,7 @@ from guest.sched import Restart, sleep_on
 from guest.siginfo import NSIG
 from guest.sys_file import getname
 from guest.sys_time import get_timespec64
-from guest.syscalls import FULL, PARTIAL, Call
+from guest.syscalls import FULL, Call
 from guest.vfs_flags import (
     FMODE_READ,
     FMODE_WRITE,
@@ -45,6 +45,7 @@ from mm.errors import Errno
 from mm.uaccess import copy_from_user, copy_to_user, put_user
 
 if TYPE_CHECKING:
+    from guest.socket_netlink import NetlinkSock
     from guest.task import Task
     from guest.vfs_types import Dentry
 
@@ -215,9 +216,22 @@ def _deliver(task: Task, message: tuple[int, bytes], u_msg: int, u_prio: int) ->
     return len(message[1])
 
 
+def _netlink_socket(task: Task, fd: int) -> NetlinkSock:
+    """netlink_getsockbyfilp(). Raises EBADF, ENOTSOCK, EINVAL."""
+    from guest.socket import SocketFile
+    from guest.socket_netlink import NetlinkSock
+
+    file = task.files.get(fd)
+    if not isinstance(file, SocketFile):
+        raise Errno(errno.ENOTSOCK)
+    if not isinstance(file.sk, NetlinkSock):
+        raise Errno(errno.EINVAL)
+    return file.sk
+
+
 def sys_mq_notify(task: Task, mqdes: int, u_notification: int) -> int:
-    """mq_notify(2). Raises EINVAL, EBADF, EBUSY, EFAULT; ENOTSOCK for SIGEV_THREAD without a socket."""
-    wish = None
+    """mq_notify(2). Raises EINVAL, EBADF, EBUSY, EFAULT; ENOTSOCK for SIGEV_THREAD without a netlink socket."""
+    wish, cookie, sock = None, b"", None
     if u_notification:
         value, signo, kind = SIGEVENT.unpack(copy_from_user(task, u_notification, SIGEVENT.size))
         wish = (kind, signo, value)
@@ -226,18 +240,17 @@ def sys_mq_notify(task: Task, mqdes: int, u_notification: int) -> int:
         if kind == SIGEV_SIGNAL and not 0 <= signo <= NSIG:
             raise Errno(errno.EINVAL)
         if kind == SIGEV_THREAD:
-            copy_from_user(task, value, NOTIFY_COOKIE_LEN)
-            file = task.files.get(signo)  # of a netlink socket, which there is none of here
-            raise Errno(errno.EINVAL if file.f_inode.i_sb.s_type == "sockfs" else errno.ENOTSOCK)
+            cookie = copy_from_user(task, value, NOTIFY_COOKIE_LEN)
+            sock = _netlink_socket(task, signo)
     inode = _queue(task, mqdes).f_inode
     if wish is None:
         if inode.notify_owner is not None and inode.notify_owner.tgid == task.tgid:
-            inode.notify_owner = None
+            inode.remove_notification()
             inode.times(False)
         return 0
     if inode.notify_owner is not None:
         raise Errno(errno.EBUSY)
-    inode.notify = wish
+    inode.notify, inode.notify_cookie, inode.notify_sock = wish, cookie, sock
     inode.notify_owner = task.group_leader
     inode.notify_exec_id = task.self_exec_id
     inode.times(False)
@@ -265,6 +278,6 @@ CALLS = (
     Call("mq_unlink", sys_mq_unlink, FULL),
     Call("mq_timedsend", sys_mq_timedsend, FULL),
     Call("mq_timedreceive", sys_mq_timedreceive, FULL),
-    Call("mq_notify", sys_mq_notify, PARTIAL, "no SIGEV_THREAD: there are no netlink sockets"),
+    Call("mq_notify", sys_mq_notify, FULL),
     Call("mq_getsetattr", sys_mq_getsetattr, FULL),
 )

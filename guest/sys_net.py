@@ -32,6 +32,7 @@ from guest.socket import (
     net_of,
     socket_file,
 )
+from guest.socket_netlink import AF_NETLINK
 from guest.socket_options import sock_getsockopt, sock_setsockopt
 from guest.socket_unix import UnixSock
 from guest.sys_file import gather, import_iovec, max_rw_count, scatter
@@ -101,6 +102,10 @@ def sock_create(task: Task, family: int, kind: int, protocol: int) -> Sock:
         if kind not in (SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET):
             raise Errno(errno.ESOCKTNOSUPPORT)
         return UnixSock(net, SOCK_DGRAM if kind == SOCK_RAW else kind, task.system.arch.page_size)
+    if family == AF_NETLINK:
+        from guest.socket_netlink import netlink_create
+
+        return netlink_create(net, kind, protocol)
     if family not in (AF_INET, AF_INET6):
         raise Errno(errno.EAFNOSUPPORT)
     from guest.socket_inet import inet_create
@@ -551,7 +556,7 @@ def sys_recvmmsg(task: Task, fd: int, vector: int, count: int, flags: int, timeo
     return done
 
 
-_INSIDE = "inside the machine: AF_UNIX, and AF_INET and AF_INET6 on an internal loopback"
+_INSIDE = "inside the machine: AF_UNIX, AF_NETLINK, and AF_INET and AF_INET6 on an internal loopback"
 _NO_URGENT = "sockets passed to each other in a cycle are never collected"
 
 CALLS = (

@@ -6,7 +6,7 @@ import pickle
 import pytest
 from guest_world import World
 
-from guest.nsproxy import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, KINDS
+from guest.nsproxy import CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWUTS, KINDS
 
 IPC_CREAT = 0o1000
 KEY = 0x1234
