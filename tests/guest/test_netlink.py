@@ -1,4 +1,4 @@
-"""Netlink sockets: the loopback as the oracle's kernel describes it, refusals, SIGEV_THREAD's cookies; device ioctls."""
+"""Netlink sockets: the loopback as a 5.10 kernel describes it, refusals, cookies of SIGEV_THREAD; device ioctls."""
 
 import errno
 import struct
