@@ -16,7 +16,6 @@ from guest.task import (
     SIGNAL_GROUP_EXIT,
     Task,
 )
-from mm.errors import Errno
 
 if TYPE_CHECKING:
     from guest.kernel import Kernel
@@ -99,20 +98,14 @@ def _become_leader(task: Task, leader: Task) -> None:
 
 def exec_mm_release(task: Task) -> None:
     """Futexes, clear_child_tid, and whoever vforked us."""
-    from guest.futex import exit_robust_list, futex_wake_address
+    if task.robust_list or task.pi_states:
+        from guest.futex_exit import futex_exec_release
 
-    exit_robust_list(task)
-    mm = task.mm
+        futex_exec_release(task)
     if task.clear_child_tid:
-        if mm is not None and mm.mm_users > 1:
-            from mm.uaccess import put_user
+        from guest.futex_exit import clear_child_tid
 
-            try:
-                put_user(task, task.clear_child_tid, 0, 4)
-                futex_wake_address(task, task.clear_child_tid, 1)
-            except Errno:
-                pass  # it is the program's own address
-        task.clear_child_tid = 0
+        clear_child_tid(task)
     complete_vfork(task)
 
 
@@ -164,15 +157,15 @@ def release_resources(task: Task, code: int) -> None:
         if task.mm is not None:
             signal.maxrss = max(signal.maxrss, task.mm.hiwater_rss, sum(task.mm.rss_stat[i] for i in (0, 1, 3)))
     task.exit_code = code
+    waiter = task.wait_state.get("waiter")
+    if waiter is not None:
+        waiter.leave()  # killed in a queue of futexes, messages or semaphores, without another run of its call
     mm = task.mm
     exec_mm_release(task)
     if mm is not None:
         sync_mm_rss(task)  # again: the release writes to the program's memory
         task.mm = None
         mmput(mm)
-    waiter = task.wait_state.get("waiter")
-    if waiter is not None:
-        waiter.leave()  # killed in a queue of messages or semaphores, without another run of its call
     if task.sem_undo is not None:
         from guest.sys_sem import exit_sem
 

@@ -215,7 +215,7 @@ def do_task_stat(task: Task, reader: Task, whole: bool, sb: ProcSuper) -> str:
         new_encode_dev(makedev(136, tty.index)) if tty is not None else 0, nr(tty.pgrp) if tty is not None else -1,
         task.flags, min_flt, signal.cmin_flt, maj_flt, signal.cmaj_flt,
         utime // _TICK, stime // _TICK, signal.cutime // _TICK, signal.cstime // _TICK,
-        -1 - task.rt_priority if task.policy in (1, 2) else 20 + task.nice, task.nice, len(signal.threads), 0,
+        task.prio - 100, task.nice, len(signal.threads), 0,
         task.start_time // _TICK,
         mm.total_vm << mm.arch.page_shift if mm is not None else 0, rss, signal.rlim[RLIMIT_RSS][0],
     ]  # fmt: skip

@@ -115,3 +115,7 @@ def set_scheduler(task: Task, target: Task, attr: SchedAttr) -> None:
         target.sched_deadline = attr._replace(flags=attr.flags & SCHED_DL_FLAGS, period=attr.period or attr.deadline)
     elif policy in FAIR:
         target.nice = attr.nice
+    if target.pi_blocked_on is not None:
+        from guest.rtmutex import adjust_pi
+
+        adjust_pi(target)

@@ -19,10 +19,12 @@ from mm.types import TaskStruct
 
 if TYPE_CHECKING:
     from guest.cred import Cred
+    from guest.futex_pi import PiState
     from guest.kernel import Kernel
     from guest.nsproxy import Nsproxy
     from guest.pid_namespace import PidNamespace
     from guest.sched_policy import SchedAttr
+    from guest.rtmutex import RtWaiter
     from guest.siginfo import SigInfo
     from guest.time_namespace import TimeNamespace
 
@@ -178,6 +180,11 @@ class Task(TaskStruct):
     time_ns: TimeNamespace | None = None
     sem_undo: SemUndoList | None = None
 
+    # Locks with priority inheritance (guest/rtmutex.py, futex_pi.py).
+    pi_blocked_on: RtWaiter | None = None
+    pi_waiters: tuple[RtWaiter, ...] = ()  # whose priorities it is lent
+    pi_states: tuple[PiState, ...] = ()  # the locks it holds that somebody waits for, latest first
+
     # Of a traced task and its tracer (guest/ptrace.py). In the class, so that the others do not pay for them.
     ptrace = 0  # PT_*
     tracer: Task | None = None
@@ -283,6 +290,19 @@ class Task(TaskStruct):
     def find_task(self, nr: int) -> Task | None:
         """find_task_by_vpid()."""
         return self.kernel.tasks.get(nr if self.pid_ns is None else self.pid_ns.pids.get(nr, -1))
+
+    @property
+    def normal_prio(self) -> int:
+        """The kernel's priority: -1 SCHED_DEADLINE, 0 to 98 real-time, 100 to 139 by nice value; less is more urgent."""
+        if self.policy == 6:
+            return -1
+        return 99 - self.rt_priority if self.policy in (1, 2) else 120 + self.nice
+
+    @property
+    def prio(self) -> int:
+        """normal_prio, or the priority of a more urgent task that waits for a lock of this one."""
+        waiters = self.pi_waiters
+        return min(self.normal_prio, waiters[0].prio) if waiters else self.normal_prio
 
     def signal_pending(self) -> bool:
         """Whether a signal should end an interruptible sleep (TIF_SIGPENDING)."""

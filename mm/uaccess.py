@@ -32,8 +32,11 @@ def access_ok(task: TaskStruct, addr: int, n: int) -> bool:
     return mm is not None and addr + n <= mm.arch.task_size
 
 
-def user_address(task: TaskStruct, addr: int, write: bool) -> int:
-    """Physical address behind user address `addr` for a kernel access, faulted in if need be; -1: not accessible."""
+def user_address(task: TaskStruct, addr: int, write: bool, atomic: bool = False) -> int:
+    """Physical address behind user address `addr` for a kernel access, faulted in if need be; -1: not accessible.
+
+    `atomic`: nothing is faulted in (pagefault_disable()).
+    """
     mm = task.mm
     if mm is None:
         return -1
@@ -63,7 +66,7 @@ def user_address(task: TaskStruct, addr: int, write: bool) -> int:
                     return (pte & pfn_mask & ~span) | (addr & span)
                 break
             table = (entry & pfn_mask) >> 3
-        if arch.kernel_fault(task, addr, write, pte) is not None:
+        if atomic or arch.kernel_fault(task, addr, write, pte) is not None:
             return -1
     raise KernelBug(f"user address {addr:#x} faults again and again", mm)
 

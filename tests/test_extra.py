@@ -23,6 +23,7 @@ CHECK = {
     "jobs": 0,
     "cputimers": 0,
     "admin": 0,
+    "futexpi": 0,
     "syscallfile": 0,
     "sigio": 0,
     "places": 0,
