@@ -73,12 +73,16 @@ class DeviceFile(OpenFile):
 class NullFile(DeviceFile):
     """/dev/null."""
 
+    has_read_iter = has_write_iter = True
+
     def read(self, task: Task, pos: int, count: int) -> bytes:
         return b""
 
 
 class ZeroFile(DeviceFile):
     """/dev/zero: mapping it privately is anonymous memory, shared it is shmem (mmap_zero())."""
+
+    has_read_iter = has_write_iter = True
 
     can_mmap = True
 
@@ -95,6 +99,8 @@ class ZeroFile(DeviceFile):
 class FullFile(ZeroFile):
     """/dev/full."""
 
+    has_write_iter = False
+
     can_mmap = False
 
     def write(self, task: Task, pos: int, data: bytes) -> int:
@@ -103,6 +109,8 @@ class FullFile(ZeroFile):
 
 class RandomFile(DeviceFile):
     """/dev/random and /dev/urandom: the machine's seeded generator."""
+
+    has_read_iter = has_write_iter = True
 
     def read(self, task: Task, pos: int, count: int) -> bytes:
         return task.kernel.rng.randbytes(min(count, _CHUNK))

@@ -52,6 +52,7 @@ class OpenFile:
     stream = False
     can_mmap = False  # whether this kind has f_op->mmap
     can_fasync = False  # whether this kind has f_op->fasync
+    has_read_iter = has_write_iter = has_fsync = False  # whether it has these f_op: what asynchronous I/O needs
     f_ep_links: Any = ()  # epoll items that watch this file
     fmode = FMODE_LSEEK | FMODE_PREAD | FMODE_PWRITE  # abilities of this kind
 
@@ -263,6 +264,8 @@ class DirFile(OpenFile):
     have gone since are passed over, which is what the kernel's cursor achieves.
     """
 
+    has_fsync = True
+
     fmode = FMODE_LSEEK
 
     def __init__(self, path: Path, inode: Inode, flags: int) -> None:
@@ -304,6 +307,8 @@ class DirFile(OpenFile):
 
 class MemoryFile(OpenFile):
     """A regular file whose content is the page cache (shmem_file_operations): tmpfs, host folders, memfd."""
+
+    has_read_iter = has_write_iter = has_fsync = True
 
     f_inode: TmpfsInode
     can_mmap = True

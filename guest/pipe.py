@@ -110,6 +110,8 @@ def send_sigpipe(task: Task) -> None:
 class PipeFile(OpenFile):
     """One end (or, for a FIFO opened O_RDWR, both)."""
 
+    has_read_iter = has_write_iter = True
+
     stream = True
     can_fasync = True
     fmode = 0

@@ -129,6 +129,11 @@ class SeqFile(OpenFile):
 class SingleFile(SeqFile):
     """single_open(): the whole file is one record, `inode.show(inode, task)`; `inode.store` takes writes."""
 
+    @property
+    def has_read_iter(self) -> bool:  # type: ignore[override]
+        """Those of the whole system have it (proc_single_ops), those of a task not (proc_single_file_operations)."""
+        return self.f_inode.subject is None
+
     def seq_show(self, task: Task, record: Any) -> str:
         text: str = self.f_inode.show(self.f_inode, task)
         return text

@@ -370,6 +370,8 @@ class Uuid:
 class SysctlFile(OpenFile):
     """proc_sys_file_operations: numbers are read from position 0 only."""
 
+    has_read_iter = has_write_iter = True
+
     def read(self, task: Task, pos: int, count: int) -> bytes:
         knob = self.f_inode.knob
         text: bytes = knob.text(task).encode("utf-8", "surrogateescape")

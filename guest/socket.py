@@ -276,6 +276,8 @@ class Sock:
 class SocketFile(OpenFile):
     """A socket's descriptor (struct socket)."""
 
+    has_read_iter = has_write_iter = True
+
     stream = True
     can_fasync = True
     fmode = 0

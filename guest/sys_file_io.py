@@ -137,6 +137,8 @@ def sys_copy_file_range(task: Task, in_fd: int, off_in: int, out_fd: int, off_ou
 class EventFile(OpenFile):
     """A counter to wait on (fs/eventfd.c)."""
 
+    has_read_iter = True
+
     stream = True
     fmode = 0
 

@@ -27,6 +27,8 @@ _PAGE = 4096
 class SysfsFile(OpenFile):
     """kernfs: the text at once, and a write as one."""
 
+    has_read_iter = has_write_iter = True
+
     f_inode: SysfsInode
 
     def read(self, task: Task, pos: int, count: int) -> bytes:

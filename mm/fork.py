@@ -63,6 +63,7 @@ def _mm_init(mm: MmStruct) -> None:
     mm.tlb_flush_pending = False
     mm.icache_pending = []
     mm.deposited = []
+    mm.ioctx_table = None
     current = system.current
     parent = current.mm if current is not None else None
     if parent is not None:
@@ -237,6 +238,8 @@ def mmput(mm: MmStruct) -> None:
     mm.mm_users -= 1
     if mm.mm_users:
         return
+    if mm.ioctx_table is not None:
+        mm.ioctx_table.exit_aio()
     exit_mmap(mm)
     if mm.exe_file is not None:
         fput(mm.exe_file)

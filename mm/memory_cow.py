@@ -163,4 +163,4 @@ def wp_page_shared(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int, in
     wp_page_reuse(vma, mm, address, index, pte, page)
     from mm.memory_file import fault_dirty_shared_page
 
-    return VM_FAULT_WRITE | fault_dirty_shared_page(page, flags)
+    return VM_FAULT_WRITE | fault_dirty_shared_page(page, flags, page_mkwrite is not None)

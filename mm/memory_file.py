@@ -149,16 +149,17 @@ def do_shared_fault(vmf: VmFault) -> int:
     if result & FAILED:
         put_page(system, page)
         return fault | result
-    return fault | result | fault_dirty_shared_page(page, vmf.flags)
+    return fault | result | fault_dirty_shared_page(page, vmf.flags, ops is not None and ops.page_mkwrite is not None)
 
 
-def fault_dirty_shared_page(page: Page, flags: int) -> int:
-    """Dirty the page just made writable. VM_FAULT_RETRY when it was clean.
+def fault_dirty_shared_page(page: Page, flags: int, page_mkwrite: bool = False) -> int:
+    """Dirty the page just made writable. VM_FAULT_RETRY when it was clean, or its owner had to agree.
 
     Linux then throttles the writer (balance_dirty_pages) without the mmap lock, where it may let go of it, and the
     whole fault is made again: it finds the entry present and counts as a major fault.
     """
-    if not set_page_dirty(page) or page.mapping is None:
+    dirtied = set_page_dirty(page)
+    if not (dirtied or page_mkwrite) or page.mapping is None:
         return 0
     return VM_FAULT_RETRY if flags & (FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_TRIED) == FAULT_FLAG_ALLOW_RETRY else 0
 

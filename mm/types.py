@@ -315,6 +315,7 @@ class MmStruct:
         self.vmacache_seqnum = 0
         self.ops: MmOps = system.mm_ops  # swappable algorithms
         self.get_unmapped_area: Callable[..., int] = arch.get_unmapped_area_topdown
+        self.ioctx_table: Any = None  # contexts of asynchronous I/O: guest/aio.py's, with exit_aio()
         self.mmap_base = 0
         self.mmap_legacy_base = 0
         self.task_size = arch.task_size

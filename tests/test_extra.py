@@ -24,6 +24,7 @@ CHECK = {
     "cputimers": 0,
     "admin": 0,
     "futexpi": 0,
+    "aio": 1,
     "syscallfile": 0,
     "sigio": 0,
     "places": 0,

@@ -365,8 +365,6 @@ static void contended(void)
 		a = old;
 	}
 	say("\n  unlock %d", fx(&a, UNLOCK_PI, 0, 0, 0, 0));
-	show(&a);
-	say(" back: try %d", fx(&a, TRYLOCK_PI, 0, 0, 0, 0));
 	sleep_ms(20);
 	show(&a);
 	join(0), join(1);
