@@ -103,13 +103,15 @@ class Breakpoint:
 class Watchpoint:
     """One watchpoint: `size` bytes at `address`; `access` is "r", "w" or "rw"."""
 
-    __slots__ = ("access", "address", "process", "remove", "size")
+    __slots__ = ("access", "address", "number", "process", "remove", "size", "task")
 
     def __init__(self, address: int, size: int, access: str, process: int | None) -> None:
         self.address = address
         self.size = size
         self.access = access
         self.process = process
+        self.task: Task | None = None  # whose debug register `number` this is: it gets a SIGTRAP, the run goes on
+        self.number = 0
         self.remove: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
@@ -146,6 +148,7 @@ class Breakpoints:
         self.hit: Hit | None = None  # why the last run ended
         self._reported: tuple[Task, int] | None = None  # stopped there: the next run passes
         self._single = False  # the engine runs one instruction
+        self._touched = 0  # bit n: the task's debug register n, a watchpoint, was hit
         self._struck = False  # the last run ended before an instruction that was counted
         self._hooked: dict[int, c_size_t] = {}  # address -> Unicorn's hook
         self._pieces: list[_Piece] = []
@@ -201,6 +204,15 @@ class Breakpoints:
         point.remove = remove
         self._change()
         return point
+
+    def watch_for(self, task: Task) -> None:
+        """Look out for what the debug registers of a task watch (ptrace inside the guest): SIGTRAP, no stop here."""
+        self.watches = [point for point in self.watches if point.task is not task]
+        for number, address, size, access in task.hw_watchpoints:
+            point = Watchpoint(address, size, access, task.tgid)
+            point.task, point.number = task, number
+            self.watches.append(point)
+        self._dirty = True
 
     def on(self, kind: str, **filters: Any) -> Any:
         """Stop at the next event of this kind; filters as `machine.after` has them. Returns a handle: `.remove()`."""
@@ -291,15 +303,21 @@ class Breakpoints:
         self._single = single
         self._struck = False
         self._faults = task.min_flt + task.maj_flt
-        exact = single or limited or bool(self.watches) or (self.exact and counting)
+        exact = single or limited or count == 1 or bool(self.watches) or (self.exact and counting)
         engine.run(count, exact)
         if self.hit is not None and machine._stop in ("breakpoint", "watchpoint") and self._reported is None:
             self._note(task)
         executed = max(engine.executed(count) - (self._struck and exact), 0)
         if machine.instructions is not None:
             machine.instructions += executed
+        if self._touched:
+            task.debug_hits, self._touched = self._touched, 0
         if counting:
             self._pass_time(task, executed)
+        if task.debug_hits:
+            from guest.ptrace_call import touched_data
+
+            touched_data(kernel, task)
         return executed
 
     def _note(self, task: Task) -> None:
@@ -385,6 +403,10 @@ class Breakpoints:
             if start < 0 or access not in piece.point.access:
                 continue
             if physical < start + piece.size and physical + size > start:
+                if piece.point.task is not None:
+                    self._touched |= 1 << piece.point.number
+                    self.machine.engine.stop()
+                    continue
                 address = piece.address + max(physical - start, 0)
                 if self.hit is None:
                     self._hit(Hit("watchpoint", task, 0, address, piece.point, access), "watchpoint")
@@ -454,7 +476,7 @@ class Breakpoints:
         mm = task.mm
         for piece in self._pieces:
             start = -1
-            if mm is not None and piece.point.process in (None, task.tgid):
+            if mm is not None and piece.point.process in (None, task.tgid) and piece.point.task in (None, task):
                 start = physical_address(mm, piece.address)
             if start != piece.start:
                 piece.start = start

@@ -197,6 +197,7 @@ class Machine:
         if self._quantum is not None:
             self.kernel.quantum = self._quantum
         self.engine.attach(self.kernel)
+        self.kernel.data_watcher = self._watch_data
         self._listen()
         if self._algorithms:
             from emu.algorithm import Algorithm, install
@@ -567,6 +568,10 @@ class Machine:
         return decorate
 
     # ---- stopping at places
+
+    def _watch_data(self, task: Task) -> None:
+        """A task's debug registers watch something else now."""
+        self.breakpoints.watch_for(task)
 
     @property
     def breakpoints(self) -> Breakpoints:

@@ -1,6 +1,8 @@
 """x86-64's registers as ptrace shows them: struct user_regs_struct, the FXSAVE image, the USER area (kernel/ptrace.c).
 
-Debug registers stop a task at code, for which it runs one instruction at a time; for data there are no slots.
+Debug registers stop a task at code, for which it runs one instruction at a time, and behind an instruction that touches
+data, which the engine looks out for (`Kernel.watch_data`). The processor cannot step from branch to branch, as the one
+Linux was recorded on: PTRACE_SINGLEBLOCK steps by instructions.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_GETFPREGS, PTRACE_SETFPREGS = 12, 13, 14,
 PTRACE_ARCH_PRCTL = 30
 USER_SIZE, U_DEBUGREG = 928, 848  # struct user
 DR6_RESERVED = 0xFFFF0FF0
-DR_EXECUTE, _DR_WRITE, DR_IO, _DR_ACCESS = range(4)  # bits of DR7 for each
+DR_EXECUTE, DR_WRITE, DR_IO, DR_ACCESS = range(4)  # bits of DR7 for each
 _LENGTHS = (1, 2, 8, 4)  # bytes
 _REGS = Struct("<27Q")
 # struct user_regs_struct; None where the value is not a register of the CPU's file.
@@ -76,6 +78,7 @@ class X86Registers(UserRegisters):
     }
     entry_arch = 0xC000003E
     step_code = TRAP_BRKPT
+    has_block_step = True
 
     def read(self, cpu: Cpu, child: Task, note: int) -> bytes:
         if note == NT_PRSTATUS:
@@ -187,10 +190,23 @@ class X86Registers(UserRegisters):
             raise Errno(errno.EINVAL)
         if number == 6:
             value ^= DR6_RESERVED
-        before = child.debug_registers
+        before, slots = child.debug_registers, child.debug_slots
         registers = (*before[:number], value, *before[number + 1 :])
-        child.hw_breakpoints = _enabled(registers)
+        if number != 6:
+            child.debug_slots |= 1 << number if number < 4 else sum(_on(value, n) << n for n in range(4))
+            try:
+                code, data = _enabled(registers, child.debug_slots)
+            except Errno:
+                child.debug_slots = slots
+                raise
+            child.hw_breakpoints = code
+            if data != child.hw_watchpoints:
+                child.hw_watchpoints = data
+                child.kernel.watch_data(child)
         child.debug_registers = registers
+
+    def trapped(self, task: Task, status: int) -> None:
+        task.debug_registers = (*task.debug_registers[:6], status, task.debug_registers[7])
 
     @staticmethod
     def _arch_prctl(task: Task, child: Task, option: int, addr: int) -> None:
@@ -208,16 +224,32 @@ class X86Registers(UserRegisters):
         view.put(child, NT_PRSTATUS, addr.to_bytes(8, "little"), 8 * index)
 
 
-def _enabled(registers: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """ptrace_write_dr7(): the breakpoints DR7 enables. Raises Errno(EINVAL) for what no CPU has, ENOSPC for data."""
-    found = []
+def _on(dr7: int, number: int) -> bool:
+    """Whether DR7 enables a slot, locally or globally."""
+    return bool(dr7 >> 2 * number & 3)
+
+
+def _enabled(
+    registers: tuple[int, ...], slots: int
+) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int, int, str], ...]]:
+    """ptrace_write_dr7(): the breakpoints on code (number, address) and on data (number, address, bytes, access).
+
+    `slots`: those that were ever used; what is wrong with one counts even while it is disabled.
+
+    Raises Errno(EINVAL) for what no CPU has.
+    """
+    code, data = [], []
     for number in range(4):
-        if not registers[7] >> 2 * number & 3:
+        if not slots >> number & 1:
             continue
         kind, length = registers[7] >> 16 + 4 * number & 3, _LENGTHS[registers[7] >> 18 + 4 * number & 3]
-        if kind == DR_IO or (kind == DR_EXECUTE and length != 1) or registers[number] & length - 1:
+        address = registers[number]
+        if kind == DR_IO or (kind == DR_EXECUTE and length != 1) or address & length - 1:
             raise Errno(errno.EINVAL)
-        if kind != DR_EXECUTE:
-            raise Errno(errno.ENOSPC)  # what a CPU without a free slot says
-        found.append((number, registers[number]))
-    return tuple(found)
+        if not _on(registers[7], number):
+            continue
+        if kind == DR_EXECUTE:
+            code.append((number, address))
+        else:
+            data.append((number, address, length, "w" if kind == DR_WRITE else "rw"))
+    return tuple(code), tuple(data)

@@ -281,7 +281,10 @@ class Bprm:
         task.kernel.arch.start_thread(task.kernel, entry, self.p)
         task.trap_nr = task.error_code = task.cr2 = task.fault_address = task.fault_code = 0
         task.robust_list = 0
-        task.debug_registers, task.hw_breakpoints = (0,) * 8, ()
+        if task.debug_slots:
+            from guest.ptrace_call import flush_hw_breakpoints
+
+            flush_hw_breakpoints(task)
         task.clear_child_tid = 0
         self.entry = entry
 

@@ -162,6 +162,10 @@ def release_resources(task: Task, code: int) -> None:
         waiter.leave()  # killed in a queue of futexes, messages or semaphores, without another run of its call
     mm = task.mm
     exec_mm_release(task)
+    if task.hw_watchpoints:
+        from guest.ptrace_call import flush_hw_breakpoints
+
+        flush_hw_breakpoints(task)
     if mm is not None:
         sync_mm_rss(task)  # again: the release writes to the program's memory
         task.mm = None

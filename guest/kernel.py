@@ -95,6 +95,7 @@ class Kernel:
         self.hold_call = False  # a listener wants the call that begins to wait (run(until="syscall"))
         self.interceptor: Callable[[SyscallEnter], int | None] | None = None  # may answer a call in the handler's place
         self.debugger: Any = None  # sees signals before they act
+        self.data_watcher: Callable[[Task], None] | None = None  # looks out for Task.hw_watchpoints; the machine's
         self.interrupt_fd = -1  # host descriptor: readable when a wait for the host must end
         self.max_threads = self._boot_limits()
         self.init = self._make_init()
@@ -147,7 +148,7 @@ class Kernel:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        for name in ("cpu", "calls", "table", "interceptor", "debugger"):
+        for name in ("cpu", "calls", "table", "interceptor", "debugger", "data_watcher"):
             state.pop(name, None)
         return state
 
@@ -156,6 +157,7 @@ class Kernel:
         self.cpu = None  # type: ignore[assignment] # emu attaches one
         self.interceptor = None
         self.debugger = None
+        self.data_watcher = None
         self._build()
 
     def start(self, path: bytes, argv: list[bytes], env: list[bytes]) -> Task:
@@ -642,6 +644,14 @@ class Kernel:
         if size > 0 and self.ipc_memory + size > self.system.totalram_pages * self.system.page_size // 4:
             raise Errno(12)
         self.ipc_memory += size
+
+    def watch_data(self, task: Task) -> None:
+        """The data that a task's debug registers watch has changed. Raises Errno(ENOSPC) where nobody can."""
+        if self.data_watcher is not None:
+            self.data_watcher(task)
+        elif task.hw_watchpoints:
+            task.hw_watchpoints = ()
+            raise Errno(28)
 
     def capset_mm(self, task: Task) -> None:
         """mm/ reads capabilities from the task itself."""

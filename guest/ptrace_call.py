@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from guest.events import SyscallEnter, SyscallExit
 from guest.ptrace import ENTRY, EVENT, EXEC, EXITING, LEAVE, PTRACE_EVENT_EXEC, goes_on, ptrace_event, syscall_stop
-from guest.sched import Block, Restart, TaskExit
+from guest.sched import TASK_RUNNING, Block, Restart, TaskExit
 from guest.siginfo import SI_USER, SIGTRAP, TRAP_HWBKPT, TRAP_TRACE, kill_info
 from guest.signal import force_sig_fault, force_sig_info, send_signal
 from guest.syscall_numbers import NAMES
@@ -168,10 +168,12 @@ def arrived(kernel: Kernel, task: Task) -> None:
         return
     for number, address in task.hw_breakpoints:
         if pc == address:
-            status = 1 << number
-            task.debug_registers = (*task.debug_registers[:6], status, task.debug_registers[7])
+            kernel.arch.user_registers().trapped(task, 1 << number)
             force_sig_fault(task, SIGTRAP, TRAP_HWBKPT, pc)
             return
+
+
+DR_STEP = 0x4000  # of DR6
 
 
 def stepped(kernel: Kernel, task: Task) -> None:
@@ -179,4 +181,23 @@ def stepped(kernel: Kernel, task: Task) -> None:
     pc = kernel.cpu.regs[kernel.arch.pc]
     if (pc, task.min_flt + task.maj_flt) != task.step_from and pc == task.step_from[0]:
         return
+    kernel.arch.user_registers().trapped(task, DR_STEP | task.debug_hits)
+    task.debug_hits = 0
     force_sig_fault(task, SIGTRAP, TRAP_TRACE, pc)
+
+
+def touched_data(kernel: Kernel, task: Task) -> None:
+    """The instruction that is over touched data that a debug register watches: SIGTRAP."""
+    kernel.arch.user_registers().trapped(task, task.debug_hits)
+    task.debug_hits = 0
+    force_sig_fault(task, SIGTRAP, TRAP_HWBKPT, kernel.cpu.regs[kernel.arch.pc])
+    if task.state == TASK_RUNNING and task not in kernel.run_queue:  # else when its turn comes
+        kernel.end_trap(task)
+
+
+def flush_hw_breakpoints(task: Task) -> None:
+    """flush_ptrace_hw_breakpoint(): the program the debug registers were for is gone."""
+    task.debug_registers, task.hw_breakpoints, task.debug_slots = (0,) * 8, (), 0
+    if task.hw_watchpoints:
+        task.hw_watchpoints = ()
+        task.kernel.watch_data(task)

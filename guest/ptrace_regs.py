@@ -50,6 +50,8 @@ class UserRegisters:
     step_code = SI_USER  # si_code of the SIGTRAP after a system call under single step
     steps_twice = False  # another SIGTRAP follows that one before the next instruction
 
+    has_block_step = False  # arch_has_block_step()
+
     def read(self, cpu: Cpu, child: Task, note: int) -> bytes:
         """The whole set. Raises Errno ENODEV or ENXIO where the machine has none."""
         raise NotImplementedError
@@ -61,6 +63,9 @@ class UserRegisters:
     def skipped(self, cpu: Cpu, child: Task) -> int:
         """The result of a call that does not exist, or that the tracer does not want made."""
         return child.trace_result
+
+    def trapped(self, task: Task, status: int) -> None:
+        """A debug exception, `status` what x86-64 says of it in DR6."""
 
     def request(self, task: Task, child: Task, request: int, addr: int, data: int) -> int | None:
         """The requests only this architecture has; None for any other."""

@@ -40,7 +40,7 @@ PTRACE_GET_SYSCALL_INFO = 0x420E
 
 PTRACE_O_MASK = 0x3000FF
 PTRACE_O_SUSPEND_SECCOMP = 1 << 21
-_STEPS = (PTRACE_SINGLESTEP, PTRACE_SYSEMU_SINGLESTEP)
+_STEPS = (PTRACE_SINGLESTEP, PTRACE_SINGLEBLOCK, PTRACE_SYSEMU_SINGLESTEP)
 _INFO_HEAD = Struct("<B3xIQQ")  # op, arch, instruction_pointer, stack_pointer
 _PEEK_ARGS = Struct("<QIi")
 
@@ -163,7 +163,7 @@ def _set_sigmask(task: Task, child: Task, request: int, addr: int, data: int) ->
 
 def _resume(task: Task, child: Task, request: int, addr: int, data: int) -> int:
     """ptrace_resume(): let the child go on, with a signal or without one."""
-    if data > 64 or request == PTRACE_SINGLEBLOCK:
+    if data > 64 or (request == PTRACE_SINGLEBLOCK and not child.kernel.arch.user_registers().has_block_step):
         raise Errno(errno.EIO)
     child.trace_syscalls = request == PTRACE_SYSCALL
     child.trace_emu = request in (PTRACE_SYSEMU, PTRACE_SYSEMU_SINGLESTEP)
@@ -289,6 +289,6 @@ CALLS = (
         "ptrace",
         sys_ptrace,
         PARTIAL,
-        "hardware breakpoints on x86-64's code only, no PTRACE_SINGLEBLOCK, no seccomp",
+        "no seccomp; arm64 without debug registers",
     ),
 )

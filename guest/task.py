@@ -206,7 +206,10 @@ class Task(TaskStruct):
     orig_nr: int | None = None  # number of the call it is in, signed
     trace_result = 0  # what a call that does not exist returns
     debug_registers: tuple[int, ...] = (0,) * 8
+    debug_slots = 0  # bit n: DRn was ever used
     hw_breakpoints: tuple[tuple[int, int], ...] = ()  # those of them that are enabled: number, address of code
+    debug_hits = 0  # bit n: it has touched what DRn watches, and not been told yet
+    hw_watchpoints: tuple[tuple[int, int, int, str], ...] = ()  # number, address, bytes, "w" or "rw"
 
     def __init__(self, kernel: Kernel, pid: int) -> None:
         super().__init__(kernel.system)
