@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from guest.kernel import Kernel
     from guest.nsproxy import Nsproxy
     from guest.pid_namespace import PidNamespace
-    from guest.sched_policy import SchedAttr
     from guest.rtmutex import RtWaiter
+    from guest.sched_policy import SchedAttr
     from guest.siginfo import SigInfo
     from guest.time_namespace import TimeNamespace
 
@@ -296,7 +296,7 @@ class Task(TaskStruct):
 
     @property
     def normal_prio(self) -> int:
-        """The kernel's priority: -1 SCHED_DEADLINE, 0 to 98 real-time, 100 to 139 by nice value; less is more urgent."""
+        """The kernel's priority: -1 deadline, 0 to 98 real-time, 100 to 139 by nice value; less is more urgent."""
         if self.policy == 6:
             return -1
         return 99 - self.rt_priority if self.policy in (1, 2) else 120 + self.nice
