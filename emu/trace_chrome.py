@@ -6,9 +6,9 @@
     fork                    a flow (s, f) from the call to the child's first slice
     names                   metadata (M): the program of a process, `PROGRAM TID` of a thread
 
-`ts` and `dur` are microseconds of the virtual clock. On it each trap costs one microsecond, which passes before the
-kernel looks at the trap: that microsecond is the slice of a fault. With `--clock host` nothing is known of a fault's
-length, and it gets none.
+`ts` and `dur` are microseconds of the virtual clock. On it each trap costs one microsecond, a page fault five, which
+pass before the kernel looks at the trap: they are the slice of a fault. With `--clock host` nothing is known of a
+fault's length, and it gets none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from emu.strace_values import signal_name
-from emu.trace_summary import trap_cost
+from emu.trace_summary import fault_cost, trap_cost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,7 @@ class Chrome:
         self._write = write
         self._dumps = json.JSONEncoder(separators=(",", ":")).encode
         self._trap = trap_cost(header)
+        self._fault_trap = fault_cost(header)
         self._calls: dict[int, Call] = {}  # by task
         self._process: dict[int, int] = {}  # task -> its thread group
         self._names: dict[int, str] = {}  # thread group -> program
@@ -100,7 +101,7 @@ class Chrome:
         self._counters(event, process)
 
     def _fault(self, event: dict[str, Any], process: int) -> None:
-        trap = self._trap if event["user"] else 0
+        trap = self._fault_trap if event["user"] else 0
         arguments = {
             "address": f"{event['address']:#x}",
             "access": event["access"],

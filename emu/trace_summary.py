@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 LIMIT = 20_000  # keys a table counts
 TRAP_NSEC = 1000  # what the virtual clock counts for a trap (guest/clock.py)
+FAULT_NSEC = 5000  # and for a page fault
 SHOWN = 20  # rows of a table that are printed
 RULE = "------ ----------- ----------- --------- --------- ----------------"
 
@@ -51,6 +52,11 @@ class Counts:
 def trap_cost(header: dict[str, Any]) -> int:
     """Nanoseconds that a trap takes on the machine's clock; they pass before the event it makes."""
     return TRAP_NSEC if header.get("clock", "virtual") == "virtual" else 0
+
+
+def fault_cost(header: dict[str, Any]) -> int:
+    """trap_cost() of a fault that the program, not the kernel, took."""
+    return FAULT_NSEC if trap_cost(header) else 0
 
 
 class CallCount:

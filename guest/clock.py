@@ -11,6 +11,7 @@ import time
 NSEC_PER_SEC = 1_000_000_000
 TICK_NSEC = NSEC_PER_SEC // 250  # CONFIG_HZ=250
 TRAP_NSEC = 1_000  # what one trap is taken to cost
+FAULT_NSEC = 5_000  # and one for a page: it is cleared, copied or read
 INSTRUCTION_NSEC = 2  # and one counted instruction: emulating it takes 0.5 to 5, so that alarms come when expected
 WAKE_NSEC = 50_000  # from a timer's expiry until an idle CPU runs the task it wakes
 POLLS = 1_000  # looks at the clock without a sleep between them, after which a task is taken to wait for it:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from guest.clock import INSTRUCTION_NSEC, NSEC_PER_SEC, POLL_NSEC, POLLS, TRAP_NSEC, Clock, HostClock
+from guest.clock import FAULT_NSEC, INSTRUCTION_NSEC, NSEC_PER_SEC, POLL_NSEC, POLLS, TRAP_NSEC, Clock, HostClock
 from guest.cred import CAP_FULL_SET, Cred
 from guest.events import SyscallEnter, SyscallExit, TaskSwitch
 from guest.rng import Rng
@@ -341,8 +341,8 @@ class Kernel:
     def page_fault(self, error_code: int, address: int) -> None:
         """A memory fault of `current`; `error_code` is the CPU's (x86-64) or ESR_EL1 (arm64)."""
         task = self.current
-        self.clock.now += TRAP_NSEC
-        task.stime += TRAP_NSEC
+        self.clock.now += FAULT_NSEC
+        task.stime += FAULT_NSEC
         self.arch.page_fault(self, task, error_code, address)
         if task.sigpending or self.clock.now >= self.timers.next:
             self.leave(task)

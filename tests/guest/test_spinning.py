@@ -2,7 +2,7 @@
 
 from guest_world import World
 
-from guest.clock import NSEC_PER_SEC, POLL_NSEC, POLLS
+from guest.clock import FAULT_NSEC, NSEC_PER_SEC, POLL_NSEC, POLLS, TRAP_NSEC
 from guest.sys_time import sys_time
 
 
@@ -26,3 +26,13 @@ def test_a_few_looks_cost_nothing() -> None:
         sys_time(world.task, 0)
     assert world.kernel.clock.now == before
     assert not world.kernel.wants_quantum()
+
+
+def test_a_fault_costs_more_than_another_trap() -> None:
+    """Who only takes page faults until an alarm (LTP's mmap3) gets there in a fifth of the faults."""
+    world = World()
+    clock, fault = world.kernel.clock, 6 if world.kernel.arch.name == "x86_64" else 0x92000046
+    before = clock.now
+    world.kernel.page_fault(fault, 0x10)  # nothing is there: it costs the same
+    assert clock.now - before == FAULT_NSEC == 5 * TRAP_NSEC
+    assert world.task.stime >= FAULT_NSEC
