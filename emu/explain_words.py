@@ -59,7 +59,10 @@ _HINT = {
     "_hint_is_free(mm, addr, length)": ("the hint is not free", "the hinted range is free and is taken"),
     "_mmap_address_hint_valid(mm, addr, length)": ("the hint is not usable", "the hint is usable"),
     "length & mask": ("the length is a multiple of the huge page", "the length is no multiple of the huge page"),
-    "addr & mask": ("the address is a multiple of the huge page", "the address is no multiple of the huge page"),
+    "flags & MAP_FIXED and addr & mask": (
+        "no MAP_FIXED, or the address is a multiple of the huge page",
+        "MAP_FIXED, and the address is no multiple of the huge page",
+    ),
 }
 
 _GAP_TOO_SMALL = ("the largest hole of the tree is large enough", "no hole of the tree is large enough")
@@ -293,6 +296,7 @@ WORDS_OF: dict[str, dict[str, tuple[str, str]]] = {
     "arch_get_unmapped_area": _HINT,
     "arch_get_unmapped_area_topdown": _HINT,
     "hugetlb_get_unmapped_area": _HINT,
+    "hugetlb_prepare": _HINT,
     "unmapped_area": {
         "length > ULONG_MAX or info.high_limit < length": ("", "the window is too small"),
         "info.low_limit > high_limit": ("", "the window is too small"),

@@ -25,6 +25,7 @@ OTHERS = frozenset(
     shmem_mmap shmem_file_setup shmem_fallocate shmem_write_begin shmem_seek memfd_add_seals shmem_write
     sys_process_madvise memfd_get_seals
     copy_hugetlb_page_range _needs_pkeys sys_pkey_alloc unused finish_mkwrite_fault _split_vma shmem_truncate
+    shmem_inode_acct_block expand check_copy
     """.split()  # noqa: SIM905 - a list of forty strings is not easier to read
 )
 HANDED_ON = ("error", "_MASK64 + 1 - addr", "NOPAGE")
