@@ -58,6 +58,9 @@ class DevSuper(TmpfsSuper):
         directory.i_nlink += 1
         directory.add(root, b"shm", TmpfsInode(self, S_IFDIR | 0o755))
 
+    def unmounted(self) -> None:
+        """The kernel itself has it mounted, too."""
+
 
 class DeviceFile(OpenFile):
     """Base of the character devices: a position that means nothing (null_lseek)."""

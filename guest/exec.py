@@ -15,6 +15,7 @@ from guest.own_mm import own_mm
 from guest.siginfo import SIG_IGN, SIGCHLD, SIGSEGV
 from guest.signal import force_sigsegv
 from guest.task import PF_FORKNOEXEC, PF_RANDOMIZE, Task
+from guest.vfs_types import MNT_NOSUID
 from mm.errors import Errno, KernelBug
 from mm.flags import ADDR_NO_RANDOMIZE, MMAP_PAGE_ZERO, READ_IMPLIES_EXEC, RLIMIT_STACK
 from mm.uaccess import get_user, strncpy_from_user
@@ -217,7 +218,7 @@ class Bprm:
         task, cred, file = self.task, self.cred, self.file
         inode = file.f_inode
         mode = inode.i_mode
-        if not task.no_new_privs:
+        if not task.no_new_privs and not file.f_path.mnt.mnt_flags & MNT_NOSUID:
             if mode & 0o4000:
                 self.per_clear |= PER_CLEAR_ON_SETID
                 cred.euid = inode.i_uid

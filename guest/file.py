@@ -31,6 +31,7 @@ from guest.vfs_flags import (
     SEEK_HOLE,
     SEEK_SET,
 )
+from guest.vfs_types import MNT_NOATIME, MNT_NOEXEC
 from mm.errors import Errno
 from mm.flags import VM_MAYWRITE, VM_SHARED
 from mm.shmem import shmem_mmap, shmem_read, shmem_seek
@@ -217,10 +218,15 @@ class OpenFile:
     def closed(self) -> None:
         """f_op->release of this kind."""
 
+    @property
+    def path_noexec(self) -> bool:
+        """Whether nothing of it may be executed, nor mapped for that."""
+        return bool(self.f_path.mnt.mnt_flags & MNT_NOEXEC)
+
     def accessed(self) -> None:
         """touch_atime() under relatime."""
         inode = self.f_inode
-        if self.f_flags & O_NOATIME or self.f_path.mnt.mnt_readonly:
+        if self.f_flags & O_NOATIME or self.f_path.mnt.mnt_readonly or self.f_path.mnt.mnt_flags & MNT_NOATIME:
             return
         now = inode.i_sb.kernel.vfs.now()
         if (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from guest.events import Fork
 from guest.exit import new_vfork_queue, wait_for_vfork_done
-from guest.nsproxy import NEW_NAMESPACES, check_thread, create_new_namespaces, enter
+from guest.nsproxy import NEW_NAMESPACES, check_thread, create_new_namespaces, enter, enter_mounts
 from guest.own_mm import own_mm
 from guest.sched import ERESTARTNOINTR, TASK_RUNNING, Restart
 from guest.sched_policy import SCHED_DEADLINE, SCHED_FIFO, SCHED_RR
@@ -177,6 +177,8 @@ def _copy_process(task: Task, args: CloneArgs) -> Task:
     if flags & CLONE_CHILD_CLEARTID:
         child.clear_child_tid = args.child_tid
     _copy_resources(child, task, flags)
+    if flags & CLONE_NEWNS:
+        enter_mounts(child)
     try:
         _copy_mm(child, task, flags)
         if child.time_ns is not task.time_ns:

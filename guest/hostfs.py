@@ -69,6 +69,10 @@ class HostSuper(TmpfsSuper):
             self.root_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return self.root_fd
 
+    def unmounted(self) -> None:
+        """The host keeps its files."""
+        self.close()
+
     def used_blocks(self) -> int:
         """Pages held by the files of this file system."""
         total = 0

@@ -81,16 +81,8 @@ class HugetlbfsSuper(TmpfsSuper):
         return self.hstate.size, self.subpool.max_hpages & mask, free, free, self.nr_inodes & mask, left & mask
 
     def unmounted(self) -> None:
-        """d_genocide(): the files nobody has open go."""
-        pending = [self.root] if self.root is not None else []
-        while pending:
-            for entry in pending.pop().d_children.values():
-                pending.append(entry)
-                inode = entry.d_inode
-                if inode.is_reg() and inode.i_nlink:
-                    inode.i_nlink = 0
-                    if not inode.i_opens:
-                        inode.evict()
+        """Its files go, and its promise of pages."""
+        super().unmounted()
         if self.subpool is not None:
             self.subpool.put()
 
@@ -195,8 +187,8 @@ def internal_super(kernel: Kernel, hstate: Hstate) -> HugetlbfsSuper:
     vfs = kernel.vfs
     sb: HugetlbfsSuper | None = vfs.hugetlbfs.get(hstate.shift)
     if sb is None:
-        sb = vfs.hugetlbfs[hstate.shift] = HugetlbfsSuper(kernel, vfs.next_dev, hstate)
-        vfs.next_dev += 1
+        sb = vfs.hugetlbfs[hstate.shift] = HugetlbfsSuper(kernel, vfs.alloc_dev(), hstate)
+        vfs.internal_mount(sb)
     return sb
 
 
@@ -235,6 +227,13 @@ def _hpages(hstate: Hstate, text: str | None) -> int:
     if rest.startswith("%"):
         value = (value << hstate.shift) * hstate.persistent_huge_pages // 100
     return value >> hstate.shift
+
+
+def check_pagesize(task: Task, text: str) -> None:
+    """Whether huge pages of this size are there. Raises Errno(EINVAL)."""
+    size = memparse(text)[0]
+    if all(h.size != size for h in hugetlb_pools(task.kernel.system).hstates):
+        raise Errno(errno.EINVAL)
 
 
 def new_hugetlbfs(task: Task, s_dev: int, data: str) -> HugetlbfsSuper:

@@ -62,6 +62,9 @@ def first_waiter(waiters: list[Waiter]) -> Waiter | None:
     return min(waiters, key=Waiter.prio, default=None)
 
 
+_MQUEUE_DEV = 11  # of the first IPC namespace
+
+
 class MqueueSuper(TmpfsSuper):
     """The queues of an IPC namespace; `ns` is None once that is gone."""
 
@@ -280,7 +283,6 @@ def mq_mount(task: Task) -> Mount:
     mount: Mount | None = ns.mq_mnt
     if mount is None:
         vfs = task.kernel.vfs
-        sb = MqueueSuper(task.kernel, vfs.next_dev, ns)
-        vfs.next_dev += 1
+        sb = MqueueSuper(task.kernel, _MQUEUE_DEV if _MQUEUE_DEV not in vfs.internal else vfs.alloc_dev(), ns)
         mount = ns.mq_mnt = vfs.internal_mount(sb)
     return mount

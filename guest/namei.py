@@ -49,7 +49,7 @@ from guest.vfs_flags import (
     S_IFSOCK,
     S_ISVTX,
 )
-from guest.vfs_types import Path
+from guest.vfs_types import MNT_NODEV, MNT_NOSYMFOLLOW, Path
 from mm.errors import Errno
 
 if TYPE_CHECKING:
@@ -203,6 +203,8 @@ class Walk:
         """pick_link(): go on with what the link says. Raises ELOOP, ENOENT for an empty one."""
         self.links += 1
         if self.links > MAXSYMLINKS:
+            raise Errno(errno.ELOOP)
+        if self.at.mnt.mnt_flags & MNT_NOSYMFOLLOW:
             raise Errno(errno.ELOOP)
         target = inode.get_link(self.task)
         inode.i_atime = max(inode.i_atime, inode.i_mtime)
@@ -434,8 +436,9 @@ def may_open(task: Task, path: Path, acc_mode: int, flags: int) -> None:
             raise Errno(errno.EISDIR)
         if acc_mode & MAY_EXEC:
             raise Errno(errno.EACCES)
-    elif kind in _SPECIAL and acc_mode & MAY_EXEC:
-        raise Errno(errno.EACCES)
+    elif kind in _SPECIAL:
+        if acc_mode & MAY_EXEC or (kind in (S_IFCHR, S_IFBLK) and path.mnt.mnt_flags & MNT_NODEV):
+            raise Errno(errno.EACCES)
     inode_permission(task, inode, acc_mode)
     if flags & O_NOATIME and not owner_or_capable(task, inode):
         raise Errno(errno.EPERM)

@@ -99,6 +99,15 @@ def enter(child: Task, namespaces: Nsproxy) -> None:
     child.time_ns = namespaces.time_ns
 
 
+def enter_mounts(task: Task) -> None:
+    """Root and working directory of a task with a new namespace of mounts are in that one's tree."""
+    from guest.namespace import MntNamespace, enter_copy
+
+    space = nsproxy_of(task).spaces[CLONE_NEWNS]
+    if isinstance(space, MntNamespace):
+        enter_copy(task, space)
+
+
 def check_thread(task: Task, flags: int) -> None:
     """A child elsewhere cannot be a thread, nor share memory across clocks (copy_process()). Raises Errno(EINVAL)."""
     proxy = nsproxy_of(task)
@@ -126,6 +135,10 @@ def _new(kernel: Kernel, task: Task, kind: int) -> Namespace:
         from guest.time_namespace import TimeNamespace
 
         made = TimeNamespace(number, nsproxy_of(task).time_ns)
+    elif kind == CLONE_NEWNS:
+        from guest.namespace import copy_mnt_ns
+
+        made = copy_mnt_ns(task, number)
     else:
         made = _new_plain(kernel, task, kind, number)
     kernel.next_namespace += 1
@@ -156,17 +169,19 @@ def create_new_namespaces(task: Task, flags: int) -> Nsproxy | None:
         return task.nsproxy
     if not task.capable(CAP_SYS_ADMIN):
         raise Errno(errno.EPERM)
-    if flags & CLONE_NEWNET:
-        raise Errno(errno.ENOSPC)
     kinds = [kind for kind in _ORDER if flags & kind]
     return nsproxy_of(task).replaced({kind: _new(task.kernel, task, kind) for kind in kinds}) if kinds else task.nsproxy
 
 
 def exit_namespaces(task: Task) -> None:
-    """A task ends or moves: the objects of an IPC namespace nobody else is in are removed (free_ipc_ns())."""
+    """A task ends or moves: what namespaces hold that nobody else is in goes (free_nsproxy(), free_ipc_ns())."""
     proxy, task.nsproxy = task.nsproxy, None
     if proxy is None:
         return
+    if proxy.spaces[CLONE_NEWNS].number != KINDS[b"mnt"][1]:
+        from guest.namespace import leave
+
+        leave(task, proxy.spaces[CLONE_NEWNS])
     space = proxy.spaces[CLONE_NEWIPC]
     others = (other.nsproxy for other in task.kernel.tasks.values())
     if space.segments is None or any(o is not None and o.spaces[CLONE_NEWIPC] is space for o in others):
@@ -203,6 +218,10 @@ def install(task: Task, changes: dict[int, Namespace]) -> None:
         from guest.sys_sem import exit_sem
 
         exit_sem(task)
+    if changes.get(CLONE_NEWNS) is not None:
+        from guest.namespace import join
+
+        join(task, changes[CLONE_NEWNS])
     exit_namespaces(task)
     task.nsproxy = moved
     if CLONE_NEWTIME in changes:

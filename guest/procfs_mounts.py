@@ -5,15 +5,33 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
+from guest.namespace import current_ns
 from guest.procfs_file import SeqFile
 from guest.vfs_flags import POLLERR, POLLPRI
+from guest.vfs_types import (
+    MNT_NOATIME,
+    MNT_NODEV,
+    MNT_NODIRATIME,
+    MNT_NOEXEC,
+    MNT_NOSUID,
+    MNT_NOSYMFOLLOW,
+    MNT_READONLY,
+    MNT_RELATIME,
+)
 from mm.errors import Errno
 
 if TYPE_CHECKING:
     from guest.file import OpenFile
+    from guest.kernel import Kernel
     from guest.procfs import ProcInode
     from guest.task import Task
-    from guest.vfs_types import Mount, Path
+    from guest.vfs_types import Dentry, Mount, Path
+
+
+_MNT_OPTIONS = (
+    (MNT_NOSUID, ",nosuid"), (MNT_NODEV, ",nodev"), (MNT_NOEXEC, ",noexec"), (MNT_NOATIME, ",noatime"),
+    (MNT_NODIRATIME, ",nodiratime"), (MNT_RELATIME, ",relatime"), (MNT_NOSYMFOLLOW, ",nosymfollow"),
+)  # fmt: skip
 
 
 def mangle(text: bytes) -> str:
@@ -34,9 +52,11 @@ class MountsFile(SeqFile):
         if fs is None:
             raise Errno(errno.EINVAL)  # a zombie: no namespaces, mounts_open_common()
         self.root: Path = fs.root
+        self.space = current_ns(inode.task)
+        self.seen = mounts_now(inode.i_sb.kernel)
 
     def seq_start(self, task: Task) -> Any:
-        mounts = task.kernel.vfs.mounts
+        mounts = [mnt for mnt in task.kernel.vfs.mounts if mnt.mnt_ns is self.space]
         return mounts[self.index] if self.index < len(mounts) else None
 
     def seq_next(self, task: Task, record: Any) -> Any:
@@ -51,30 +71,53 @@ class MountsFile(SeqFile):
         return (show_vfsmnt, show_mountinfo, show_mountstats)[self.style](record, place)
 
     def poll(self, task: Task) -> int:
-        """Mount tables change by mounting only, which a guest cannot do."""
-        return super().poll(task) & ~(POLLERR | POLLPRI)
+        """mounts_poll(): an error once whenever the table has changed."""
+        before, self.seen = self.seen, mounts_now(task.kernel)
+        changed = POLLERR | POLLPRI if before != self.seen else 0
+        return super().poll(task) & ~(POLLERR | POLLPRI) | changed
+
+
+def mounts_now(kernel: Kernel) -> list[tuple[int, int]]:
+    """What a change of the table is told by."""
+    return [(mnt.mnt_id, mnt.mnt_parent.mnt_id) for mnt in kernel.vfs.mounts]
 
 
 def _options(mnt: Mount) -> str:
     """show_mnt_opts()."""
-    return ",relatime" if mnt.mnt_relatime else ""
+    return "".join(name for flag, name in _MNT_OPTIONS if mnt.mnt_flags & flag)
 
 
 def show_vfsmnt(mnt: Mount, place: str) -> str:
     """One line of /proc/mounts."""
     mode = "ro" if mnt.mnt_readonly else "rw"
     sb = mnt.mnt_sb
-    return f"{mangle(mnt.mnt_devname.encode())} {place} {sb.s_type} {mode}{_options(mnt)}{sb.s_options} 0 0\n"
+    options = f"{mode}{sb.s_flag_names}{_options(mnt)}{sb.s_options}"
+    return f"{mangle(mnt.mnt_devname.encode())} {place} {sb.s_type} {options} 0 0\n"
 
 
 def show_mountinfo(mnt: Mount, place: str) -> str:
     """One line of mountinfo."""
     sb = mnt.mnt_sb
-    mode = "ro" if mnt.mnt_readonly else "rw"
+    mode = "ro" if mnt.mnt_flags & MNT_READONLY else "rw"
+    whole = "ro" if sb.s_readonly else "rw"
+    inner = mangle(_path_within(mnt.mnt_root))
+    unbindable = " unbindable" if mnt.unbindable else ""
     return (
-        f"{mnt.mnt_id} {mnt.mnt_parent.mnt_id} {sb.s_dev >> 20}:{sb.s_dev & 0xFFFFF} / {place} {mode}{_options(mnt)}"
-        f" - {sb.s_type} {mangle(mnt.mnt_devname.encode())} rw{sb.s_options}\n"
+        f"{mnt.mnt_id} {mnt.mnt_parent.mnt_id} {sb.s_dev >> 20}:{sb.s_dev & 0xFFFFF} {inner} {place} {mode}"
+        f"{_options(mnt)}{unbindable} - {sb.s_type} {mangle(mnt.mnt_devname.encode())}"
+        f" {whole}{sb.s_flag_names}{sb.s_options}\n"
     )
+
+
+def _path_within(dentry: Dentry) -> bytes:
+    """The path of a mount's root in its file system (seq_dentry())."""
+    if dentry.d_dname is not None:
+        return dentry.d_dname
+    names: list[bytes] = []
+    while dentry.d_parent is not dentry:
+        names.append(dentry.d_name)
+        dentry = dentry.d_parent
+    return b"/" + b"/".join(reversed(names))
 
 
 def show_mountstats(mnt: Mount, place: str) -> str:

@@ -98,8 +98,9 @@ def show_swaps(inode: ProcInode, task: Task) -> str:
 
 def show_filesystems(inode: ProcInode, task: Task) -> str:
     """filesystems_proc_show()."""
-    names = ("sysfs", "tmpfs", "proc", "devtmpfs", "sockfs", "pipefs", "hugetlbfs", "devpts", "mqueue")
-    return "".join(f"nodev\t{name}\n" for name in names)
+    from guest.fs_types import filesystems
+
+    return filesystems()
 
 
 def show_stat(inode: ProcInode, task: Task) -> str:

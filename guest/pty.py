@@ -12,6 +12,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from guest.devpts import DevptsNode, DevptsSuper
+from guest.namei import traverse_mounts
 from guest.tty_core import Tty, TtyFile
 from guest.tty_jobctrl import CAP_SYS_ADMIN, open_proc_set_tty
 from guest.vfs_flags import O_CLOEXEC, O_NOCTTY, S_IFCHR
@@ -21,7 +22,7 @@ from mm.errors import Errno
 if TYPE_CHECKING:
     from guest.file import OpenFile
     from guest.task import Task
-    from guest.vfs_types import Dentry
+    from guest.vfs_types import Dentry, Mount
 
 NR_UNIX98_PTY_DEFAULT = 4096
 
@@ -30,13 +31,17 @@ class Pty(Tty):
     """One side of a pair; both know the name and the file system they belong to."""
 
     devpts: DevptsSuper
+    mnt: Mount
     entry: Dentry
 
 
 def open_master(path: Path, inode: Inode, flags: int, task: Task) -> OpenFile:
     """ptmx_open(). Raises ENOSPC when there are too many."""
     kernel = task.kernel
-    devpts: DevptsSuper = kernel.vfs.devpts
+    where = find_devpts(path)
+    devpts = where.mnt_sb
+    if not isinstance(devpts, DevptsSuper):
+        raise Errno(errno.ENODEV)
     if len(devpts.used) >= NR_UNIX98_PTY_DEFAULT:
         raise Errno(errno.ENOSPC)
     index = devpts.new_index()
@@ -44,11 +49,25 @@ def open_master(path: Path, inode: Inode, flags: int, task: Task) -> OpenFile:
     master.link, slave.link = slave, master
     master.pty_locked = True
     slave.io_error = True  # until it is opened
-    node = DevptsNode(devpts, S_IFCHR | 0o600, task.cred.fsuid, task.cred.fsgid)
+    uid = task.cred.fsuid if devpts.slave_uid is None else devpts.slave_uid
+    gid = task.cred.fsgid if devpts.slave_gid is None else devpts.slave_gid
+    node = DevptsNode(devpts, S_IFCHR | devpts.slave_mode, uid, gid)
     node.pty = slave
     slave.entry = master.entry = devpts.add(index, node)
     slave.devpts = master.devpts = devpts
+    slave.mnt = master.mnt = where
     return TtyFile(path, inode, flags & ~O_NOCTTY, master)
+
+
+def find_devpts(path: Path) -> Mount:
+    """devpts_acquire(): the mount a ptmx is in, or that of the pts beside it. Raises ENODEV."""
+    if isinstance(path.mnt.mnt_sb, DevptsSuper):
+        return path.mnt
+    beside = path.dentry.d_parent.d_children.get(b"pts")
+    found = traverse_mounts(Path(path.mnt, beside)).mnt if beside is not None else path.mnt
+    if not isinstance(found.mnt_sb, DevptsSuper):
+        raise Errno(errno.ENODEV)
+    return found
 
 
 def open_slave(path: Path, inode: DevptsNode, flags: int, task: Task) -> OpenFile:
@@ -82,7 +101,7 @@ def open_peer(task: Task, file: TtyFile, flags: int) -> int:
     node = master.entry.d_inode
     if not isinstance(node, DevptsNode):
         raise Errno(errno.EIO)
-    peer = open_slave(Path(vfs.devpts_mount, master.entry), node, flags & ~O_CLOEXEC, task)
+    peer = open_slave(Path(master.mnt, master.entry), node, flags & ~O_CLOEXEC, task)
     task.files.install(fd, peer, bool(flags & O_CLOEXEC))
     return fd
 

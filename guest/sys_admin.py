@@ -11,7 +11,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from guest.file import fput
-from guest.namei import LOOKUP_DIRECTORY, LOOKUP_FOLLOW, filename_lookup, path_openat
+from guest.namei import path_openat
 from guest.sched import WaitQueue, sleep_on
 from guest.sys_file import getname, readable
 from guest.syscalls import FULL, PARTIAL, Call
@@ -152,14 +152,6 @@ def sys_delete_module(task: Task, name: int, flags: int) -> int:
     raise Errno(errno.ENOENT)
 
 
-def sys_pivot_root(task: Task, new_root: int, put_old: int) -> int:
-    """pivot_root(2). Raises EPERM, those of the paths, and EINVAL: the root is a rootfs, which can not be moved."""
-    demand(task, CAP_SYS_ADMIN)
-    for path in (new_root, put_old):
-        filename_lookup(task, AT_FDCWD, getname(task, path), LOOKUP_FOLLOW | LOOKUP_DIRECTORY)
-    raise Errno(errno.EINVAL)
-
-
 def sys_ustat(task: Task, dev: int, buf: int) -> int:
     """ustat(2): free blocks and inodes of a file system. Raises EINVAL for no such device, EFAULT."""
     vfs = task.kernel.vfs
@@ -181,6 +173,5 @@ CALLS = (
     Call("init_module", sys_init_module, PARTIAL, "no image is a module of this kernel (ENOEXEC)"),
     Call("finit_module", sys_finit_module, PARTIAL, "no file is a module of this kernel (ENOEXEC)"),
     Call("delete_module", sys_delete_module, FULL),
-    Call("pivot_root", sys_pivot_root, FULL, "the root is a rootfs (EINVAL)"),
     Call("ustat", sys_ustat, FULL, "", "x86_64"),
 )

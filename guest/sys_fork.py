@@ -26,6 +26,7 @@ from guest.nsproxy import (
     CLONE_NEWUSER,
     NEW_NAMESPACES,
     create_new_namespaces,
+    enter_mounts,
     install,
     nsproxy_of,
     own_space,
@@ -153,6 +154,8 @@ def sys_unshare(task: Task, flags: int) -> int:
     if flags & CLONE_FS and task.fs.users > 1:
         task.fs.users -= 1
         task.fs = task.fs.copy()
+    if flags & CLONE_NEWNS:
+        enter_mounts(task)
     if unshares_files:
         shared, task.files = task.files, task.files.copy()
         shared.count -= 1

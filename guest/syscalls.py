@@ -42,7 +42,8 @@ FAMILIES: dict[str, str] = {
         setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr removexattr
         lremovexattr fremovexattr
     """,
-    "guest.sys_mount": "mount umount2",
+    "guest.sys_mount": "mount umount2 pivot_root",
+    "guest.sys_fsopen": "fsopen fspick fsconfig fsmount open_tree move_mount",
     "guest.sys_poll": "poll ppoll select pselect6",
     "guest.sys_epoll": "epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait",
     "guest.sys_signalfd": "signalfd4 signalfd",
@@ -87,7 +88,7 @@ FAMILIES: dict[str, str] = {
     "guest.sys_timer": "timer_create timer_settime timer_gettime timer_getoverrun timer_delete",
     "guest.sys_timex": "adjtimex clock_adjtime",
     "guest.sys_admin": """
-        syslog reboot swapon swapoff init_module finit_module delete_module pivot_root ustat
+        syslog reboot swapon swapoff init_module finit_module delete_module ustat
     """,
     "guest.sys_cred": """
         getuid geteuid getgid getegid setuid setreuid setresuid getresuid setgid setregid setresgid getresgid

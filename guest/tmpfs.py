@@ -52,6 +52,7 @@ class TmpfsSuper(SuperBlock):
         self.sbinfo = ShmemSbInfo(system.totalram_pages // 2)
         self.max_inodes = system.totalram_pages // 2
         self.live_inodes = 0
+        self.s_settings: dict[str, int | str] = {"mode": mode, "uid": 0, "gid": 0}
         self.root = Dentry(b"", None, self.new_root(mode))
 
     def new_root(self, mode: int) -> Inode:
@@ -60,8 +61,34 @@ class TmpfsSuper(SuperBlock):
 
     def statfs(self) -> tuple[int, int, int, int, int, int]:
         page_size, most = self.kernel.system.arch.page_size, self.sbinfo.max_blocks
+        if not most:
+            return page_size, 0, 0, 0, 0, 0  # without limits
         free = max(most - self.used_blocks(), 0)
         return page_size, most, free, free, self.max_inodes, self.max_inodes - self.live_inodes
+
+    def show_options(self) -> str:
+        """shmem_show_options()."""
+        half, chosen = self.kernel.system.totalram_pages // 2, self.s_settings
+        kilobytes = self.sbinfo.max_blocks << (self.kernel.system.arch.page_shift - 10)
+        text = f",size={kilobytes}k" if self.sbinfo.max_blocks != half else ""
+        text += f",nr_inodes={self.max_inodes}" if self.max_inodes != half else ""
+        text += f",mode={chosen['mode']:03o}" if chosen["mode"] != 0o1777 else ""
+        text += f",uid={chosen['uid']}" if chosen["uid"] else ""
+        text += f",gid={chosen['gid']}" if chosen["gid"] else ""
+        text += ",inode64" if chosen.get("inode64") and not chosen.get("inode32") else ""
+        return text + (f",huge={chosen['huge']}" if chosen.get("huge", "never") != "never" else "")
+
+    def unmounted(self) -> None:
+        """d_genocide(): nobody has it mounted any more, so that files nobody has open go."""
+        pending = [self.root] if self.root is not None else []
+        while pending:
+            for entry in pending.pop().d_children.values():
+                pending.append(entry)
+                inode = entry.d_inode
+                if inode.is_reg() and inode.i_nlink:
+                    inode.i_nlink = 0
+                    if not inode.i_opens:
+                        inode.evict()
 
     def used_blocks(self) -> int:
         """Pages held by the files of this file system."""
@@ -129,7 +156,7 @@ class TmpfsInode(Inode):
             gid = self.i_gid
             if mode & S_IFMT == S_IFDIR:
                 mode |= S_ISGID
-        if self.i_sb.live_inodes >= self.i_sb.max_inodes:
+        if self.i_sb.live_inodes >= self.i_sb.max_inodes > 0:
             raise Errno(errno.ENOSPC)
         return TmpfsInode(self.i_sb, mode, task.cred.fsuid, gid)
 

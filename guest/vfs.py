@@ -46,7 +46,7 @@ from guest.vfs_flags import (
     S_IFREG,
     SOCKFS_MAGIC,
 )
-from guest.vfs_types import Dentry, FsStruct, Inode, Mount, Path, SuperBlock
+from guest.vfs_types import MNT_NOEXEC, Dentry, FsStruct, Inode, Mount, Path, SuperBlock
 from mm.errors import Errno
 from mm.shmem import new_shmem_mapping
 
@@ -91,7 +91,7 @@ class Vfs:
         self.output = bytearray()  # captured standard output
         self.errors = bytearray()  # captured standard error
         self.next_dev = _FIRST_DEV
-        self.next_mnt = 19
+        self.next_mnt = 19  # the first that --mount and mount(2) can give
         self.pipefs = SuperBlock(kernel, "pipefs", _PIPE_DEV, PIPEFS_MAGIC)
         self.sockfs = SuperBlock(kernel, "sockfs", _SOCK_DEV, SOCKFS_MAGIC)
         self.anonfs = SuperBlock(kernel, "anon_inodefs", _ANON_DEV, ANON_INODE_FS_MAGIC)
@@ -122,7 +122,7 @@ class Vfs:
         if sb.root is None:
             raise Errno(errno.EINVAL)
         mount = Mount(1, sb, sb.root, None, None, "rootfs")
-        mount.mnt_relatime = False
+        mount.mnt_flags = 0
         self.mounts.append(mount)
         self.root = Path(mount, sb.root)
         return self.root
@@ -137,6 +137,7 @@ class Vfs:
         self.mount(TmpfsSuper(kernel, _DEV_SHM_DEV), b"/dev/shm", "tmpfs", 17)
         self.devpts = DevptsSuper(kernel, _DEVPTS_DEV)
         self.devpts_mount = self.mount(self.devpts, b"/dev/pts", "devpts", 18)
+        self.standard = tuple(self.mounts)  # with file systems of which there is only one
 
     def mount_prefix(self, folder: str) -> Path:
         """-L DIR: a host folder outside the tree, whose files stand before the guest's own. Raises OSError."""
@@ -194,6 +195,23 @@ class Vfs:
             raise Errno(errno.EPERM)
         owner.i_nlink += 1
         return owner.add(parent, name, TmpfsInode(owner.i_sb, S_IFDIR | 0o755))
+
+    def alloc_mnt_id(self) -> int:
+        """The lowest free number of a mount (mnt_alloc_id())."""
+        used = {mount.mnt_id for mount in self.mounts}
+        number = self.next_mnt
+        while number in used:
+            number += 1
+        return number
+
+    def alloc_dev(self) -> int:
+        """The lowest free device number of a file system without a device (get_anon_bdev())."""
+        mounts = (*self.mounts, *self.internal.values())
+        used = {mount.mnt_sb.s_dev for mount in mounts}
+        number = self.next_dev
+        while number in used:
+            number += 1
+        return number
 
     def internal_mount(self, sb: SuperBlock) -> Mount:
         """The mount of a file system that has no place in the tree."""
@@ -274,7 +292,7 @@ class Vfs:
         inode = at.dentry.d_inode
         if inode.is_lnk():
             raise Errno(errno.ELOOP)
-        if not inode.is_reg():
+        if not inode.is_reg() or at.mnt.mnt_flags & MNT_NOEXEC:
             raise Errno(errno.EACCES)
         inode_permission(task, inode, MAY_EXEC)
         file = vfs_open(task, at, O_RDONLY)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from guest.file import OpenFile
     from guest.kernel import Kernel
+    from guest.namespace import MntNamespace
     from guest.task import Task
     from mm.types import AddressSpace
 
@@ -56,6 +57,15 @@ def new_decode_dev(dev: int) -> int:
     return makedev((dev & 0xFFF00) >> 8, (dev & 0xFF) | (dev >> 12 & 0xFFF00))
 
 
+MNT_NOSUID, MNT_NODEV, MNT_NOEXEC, MNT_NOATIME, MNT_NODIRATIME, MNT_RELATIME, MNT_READONLY, MNT_NOSYMFOLLOW = (
+    1, 2, 4, 8, 0x10, 0x20, 0x40, 0x80
+)  # fmt: skip
+_ST_FLAGS = (
+    (MNT_NOSUID, 2), (MNT_NODEV, 4), (MNT_NOEXEC, 8), (MNT_NOATIME, 0x400), (MNT_NODIRATIME, 0x800),
+    (MNT_RELATIME, ST_RELATIME), (MNT_NOSYMFOLLOW, 0x2000),
+)  # fmt: skip
+
+
 class SuperBlock:
     """One mounted file system (struct super_block)."""
 
@@ -64,6 +74,10 @@ class SuperBlock:
         self.s_type = s_type  # name in /proc/mounts
         self.s_dev = s_dev
         self.s_magic = s_magic
+        self.s_born = False  # its settings are made
+        self.s_bits = 0  # SB_*, as fs_context.py sets them
+        self.s_readonly = False  # SB_RDONLY
+        self.s_flag_names = ""  # ",sync" and the like (show_sb_opts())
         self.s_options = ""  # what ->show_options prints, from its comma on
         self.next_ino = 0
         self.root: Dentry | None = None
@@ -294,12 +308,27 @@ class Mount:
         self.mnt_parent: Mount = self if parent is None else parent
         self.mnt_mountpoint: Dentry = root if mountpoint is None else mountpoint
         self.mnt_devname = source
-        self.mnt_readonly = False
-        self.mnt_relatime = True
+        self.mnt_flags = MNT_RELATIME
+        self.mnt_ns: MntNamespace | None = None  # whose tree it is in (namespace.py); None: the first
+        self.mounted = True
+        self.mnt_expiry_mark = False
+        self.unbindable = False
+        self.copied_from: Mount | None = None  # while a namespace is being made
+
+    @property
+    def mnt_readonly(self) -> bool:
+        """__mnt_is_readonly(): this mount of the file system, or all of it."""
+        return bool(self.mnt_flags & MNT_READONLY) or self.mnt_sb.s_readonly
+
+    @property
+    def mnt_relatime(self) -> bool:
+        """Access times change when they are older than the other two."""
+        return bool(self.mnt_flags & MNT_RELATIME)
 
     def st_flags(self) -> int:
-        """f_flags of statfs."""
-        return ST_VALID | (ST_RELATIME if self.mnt_relatime else 0) | (1 if self.mnt_readonly else 0)
+        """f_flags of statfs (flags_by_mnt(), flags_by_sb())."""
+        flags = sum(st for mnt, st in _ST_FLAGS if self.mnt_flags & mnt)
+        return ST_VALID | flags | (1 if self.mnt_readonly else 0)
 
 
 class Path:
