@@ -134,7 +134,7 @@ static int orphans(void) {
         int t = fork(); if (!t) { printf("first pid %d ppid %d\n", getpid(), getppid()); fflush(stdout); _exit(0); }
         reap(t); t = fork(); say("fork after init's end", t);
         say("unshare after", unshare(CLONE_NEWPID)); say("thread", syscall(SYS_clone, CLONE_THREAD | CLONE_VM | CLONE_SIGHAND, 0, 0, 0, 0));
-        say("vfork", vfork());
+        say("vfork", syscall(SYS_clone, CLONE_VM | CLONE_VFORK | SIGCHLD, 0, 0, 0, 0));
         _exit(0);
     }
     reap(q);
@@ -159,7 +159,7 @@ static int tids(void) {
     int me = getpid();
     int one[3] = {1, 1, 1}, two[2] = {1, 3000}, bad[1] = {0}, big[1] = {1 << 22}, busy[1] = {me}, free_[1] = {3100};
     int p;
-#define TRY(what, flags, arr, n) p = clone3_tid(flags, arr, n); if (!p) { printf(what " pid %d\n", getpid()); fflush(stdout); _exit(0); } if (p < 0) say(what, p); else { if (p >= 3000) printf(what " is %d\n", p); reap(p); }
+#define TRY(what, flags, arr, n) p = clone3_tid(flags, arr, n); if (!p) { printf(what " pid %d\n", getpid()); fflush(stdout); _exit(0); } if (p < 0) say(what, p); else { reap(p); if (p >= 3000) printf(what " is %d\n", p); }
     TRY("one", 0, free_, 1) TRY("zero", 0, bad, 1) TRY("big", 0, big, 1) TRY("busy", 0, busy, 1) TRY("two levels", 0, two, 2)
     TRY("new 1", CLONE_NEWPID, one, 1) TRY("new 1,3000", CLONE_NEWPID, two, 2) TRY("new 2", CLONE_NEWPID, free_, 1) TRY("new 3", CLONE_NEWPID, one, 3)
     int q = clone_flags(CLONE_NEWPID);
@@ -176,13 +176,13 @@ static int tids(void) {
 }
 static int nested(void) {
     printf("== nested\n"); fflush(stdout);
-    int pf[2], back[2]; pipe(pf); pipe(back);
+    int pf[2], back[2]; pipe(pf); pipe(back); shared[4] = getpid();
     int p = clone_flags(CLONE_NEWPID);
     if (!p) {
         if (fork() == 0) { pause(); _exit(0); }
         int q = clone_flags(CLONE_NEWPID);
         if (!q) {
-            char c; if (!fork()) { printf("deep %d of %d\n", getpid(), getppid()); fflush(stdout); status_of("/proc/self/status", 0); int st = getpid(); write(pf[1], &st, 4); shared[2] = 1; pause(); _exit(0); }
+            char c; if (!fork()) { printf("deep %d of %d\n", getpid(), getppid()); fflush(stdout); status_of("/proc/self/status", shared[4]); int st = getpid(); write(pf[1], &st, 4); shared[2] = 1; pause(); _exit(0); }
             read(back[0], &c, 1); _exit(0);
         }
         while (!shared[2]) usleep(500);
@@ -191,10 +191,10 @@ static int nested(void) {
         shared[3] = 1; reap(q); for (int i = 1; i < 6; i++) { printf("kill(%d): ", i); say("", kill(i, 0)); }
         _exit(0);
     }
-    int v; read(pf[0], &v, 4); printf("said %d\n", v);
+    int v; read(pf[0], &v, 4); while (!shared[3]) usleep(500);
+    printf("said %d\n", v);
     char path[64]; struct stat st; int n = 0;
     for (int i = p + 1; i < p + 4; i++) { snprintf(path, sizeof path, "/proc/%d/status", i); printf("p+%d:\n", i - p); status_of(path, p); }
-    while (!shared[3]) usleep(500);
     write(back[1], "x", 1); reap(p);
     for (int i = p; i < p + 4; i++) n += kill(i, 0) == 0; printf("left: %d\n", n);
     printf("== how deep\n"); fflush(stdout);
@@ -228,9 +228,9 @@ static int credentials(void) {
         shared[1] = 0; shared[0] = 1; while (!shared[1]) usleep(1000); _exit(0);
     }
     send(sv[0], "x", 1, 0);
+    while (!shared[0]) usleep(1000);
     for (int i = 0; i < 2; i++) { char c, buf[64]; struct iovec iov = {&c, 1}; struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = buf, .msg_controllen = sizeof buf}; struct ucred u;
         recvmsg(sv[0], &m, 0); memcpy(&u, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof u); printf("SCM outside is it: %d\n", u.pid == p); }
-    while (!shared[0]) usleep(1000);
     printf("F_GETOWN outside is it: %d\n", fcntl(sv[1], F_GETOWN) == p);
     int fd = open("/tmp/lock", O_RDWR); struct flock fl = {.l_type = F_WRLCK, .l_len = 10}; fcntl(fd, F_GETLK, &fl); printf("lock held by it: %d\n", fl.l_pid == p); fflush(stdout);
     shared[1] = 1; reap(p); shared[0] = shared[1] = 0;

@@ -98,7 +98,7 @@ int main(int argc, char **argv) {
         say("tail", put("monotonic 1 1 x\n")); say("number", put("1 10000 5")); offsets(); say("7", put("7 20000 0\n1 10000 7\n")); offsets(); say("too far", put("monotonic 9223372037 0")); say("too far", put("monotonic 4611686018 0")); say("negative", put("monotonic -100000 0")); say("three", put("monotonic 30000 3\nboottime 50000 4\nmonotonic 1 1\n")); offsets();
         say("empty", put("")); say("newlines", put("\n")); say("both lines, second bad", put("monotonic 1 1\nboottime 1\n")); offsets();
         int fd = open("/proc/self/timens_offsets", O_RDWR); char c[8]; read(fd, c, 8); say("not at 0", write(fd, "monotonic 1 1", 13)); close(fd);
-        clocks("parent"); say("vfork", vfork()); say("thread", syscall(SYS_clone, CLONE_VM | CLONE_SIGHAND | CLONE_THREAD, 0, 0, 0, 0));
+        clocks("parent"); say("vfork", syscall(SYS_clone, CLONE_VM | CLONE_VFORK | SIGCHLD, 0, 0, 0, 0)); say("thread", syscall(SYS_clone, CLONE_VM | CLONE_SIGHAND | CLONE_THREAD, 0, 0, 0, 0));
         say("CLONE_VM", syscall(SYS_clone, CLONE_VM | SIGCHLD, 0, 0, 0, 0));
         int q = fork();
         if (!q) { clocks("child"); offsets(); say("write now", put("monotonic 1 1")); printf("%s\n", strcmp(link_of("time"), link_of("time_for_children")) ? "differs" : "same"); sleeps(); vvar();
