@@ -250,6 +250,7 @@ def _inherit(child: Task, task: Task, flags: int) -> None:
     child.timer_slack_ns = child.default_timer_slack_ns = task.timer_slack_ns
     child.tsc_forbidden = task.tsc_forbidden
     child.policy, child.rt_priority, child.nice = task.policy, task.rt_priority, task.nice
+    child.vruntime = task.vruntime
     if task.sched_reset_on_fork:
         if task.policy in (SCHED_FIFO, SCHED_RR, SCHED_DEADLINE):
             child.policy = child.rt_priority = child.nice = 0

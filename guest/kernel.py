@@ -10,13 +10,13 @@ What `emu` calls, in a hook while `current` runs: `system_call()`, `page_fault()
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from guest.clock import FAULT_NSEC, INSTRUCTION_NSEC, NSEC_PER_SEC, POLL_NSEC, POLLS, TRAP_NSEC, Clock, HostClock
 from guest.cred import CAP_FULL_SET, Cred
 from guest.events import SyscallEnter, SyscallExit, TaskSwitch
 from guest.rng import Rng
+from guest.run_queue import RunQueue
 from guest.sched import (
     TASK_INTERRUPTIBLE,
     TASK_KILLABLE,
@@ -71,7 +71,7 @@ class Kernel:
         self.hz = 250
         self.tasks: dict[int, Task] = {}  # every task by pid, zombies too, oldest first
         self.current: Task = None  # type: ignore[assignment] # set by start() before anyone looks
-        self.run_queue: deque[Task] = deque()
+        self.run_queue = RunQueue()
         self.need_resched = False
         self.rerun = False  # the call being served began earlier: its task slept
         self.counting = False  # the engine counts the running task's instructions, and will stop it
@@ -92,6 +92,7 @@ class Kernel:
         self.nsproxy: Any = None  # the first namespaces, nsproxy.py
         self.next_namespace = 0
         self.sysctls: dict[str, Any] = {}
+        self.run_queue.sysctls = self.sysctls
         self.hold_call = False  # a listener wants the call that begins to wait (run(until="syscall"))
         self.interceptor: Callable[[SyscallEnter], int | None] | None = None  # may answer a call in the handler's place
         self.debugger: Any = None  # sees signals before they act
@@ -436,18 +437,26 @@ class Kernel:
 
     def enqueue(self, task: Task) -> None:
         """One more task wants the CPU; the running one must be interruptible from now on."""
-        self.run_queue.append(task)
+        queue = self.run_queue
+        queue.append(task)
         self.need_quantum()
+        if queue.special and queue.woken(task, self.current):
+            self.need_resched = True
 
     def need_quantum(self) -> None:
         """The running task must not run without limit any more: leave the engine, so that it goes on counted."""
         if not self.counting:
             self.need_resched = True
 
+    def reschedule(self) -> None:
+        """A policy, priority or nice value has changed: from now on they decide who runs."""
+        self.run_queue.special = True
+        self.need_resched = True
+
     def yield_current(self) -> None:
         """sched_yield(): behind everybody who is runnable."""
         if self.run_queue:
-            self.run_queue.append(self.current)
+            self.run_queue.yielded(self.current)
             self.need_resched = True
 
     def runnable(self) -> int:
@@ -480,6 +489,8 @@ class Kernel:
         """The running task executed so many: time passes."""
         self.clock.now += instructions * INSTRUCTION_NSEC
         self.current.utime += instructions * INSTRUCTION_NSEC
+        if self.run_queue.special:
+            self.run_queue.account(self.current, instructions * INSTRUCTION_NSEC, self.clock.now)
 
     def quantum_expired(self, instructions: int) -> None:
         """The engine ran a whole slice of so many: time passes, the next task's turn comes."""
@@ -496,7 +507,7 @@ class Kernel:
         self.end_trap(task)
         if self.run_queue and task.state == TASK_RUNNING:
             task.nivcsw += 1
-            self.run_queue.append(task)
+            self.run_queue.expired(task)
             self.need_resched = True
 
     def schedule(self) -> Task | None:
@@ -519,7 +530,7 @@ class Kernel:
                     return None
         if self.chance is not None and len(self.run_queue) > 1:
             self.run_queue.rotate(-(self.chance.next() % len(self.run_queue)))
-        task = self.run_queue.popleft()
+        task = self.run_queue.pick()
         self.need_resched = False
         if task is not previous:
             self.context_switches += 1

@@ -115,6 +115,8 @@ def set_scheduler(task: Task, target: Task, attr: SchedAttr) -> None:
         target.sched_deadline = attr._replace(flags=attr.flags & SCHED_DL_FLAGS, period=attr.period or attr.deadline)
     elif policy in FAIR:
         target.nice = attr.nice
+    if policy not in FAIR or target.nice or target.kernel.run_queue.special:
+        target.kernel.reschedule()
     if target.pi_blocked_on is not None:
         from guest.rtmutex import adjust_pi
 

@@ -220,6 +220,7 @@ def _set_one_prio(task: Task, target: Task, nice: int) -> None:
     if nice < target.nice and not can_nice(task, target, nice):
         raise Errno(errno.EACCES)
     target.nice = nice
+    task.kernel.reschedule()
 
 
 def sys_setpriority(task: Task, which: int, who: int, niceval: int) -> int:
@@ -295,14 +296,14 @@ CALLS = (
     Call("sched_setaffinity", sys_sched_setaffinity, FULL),
     Call("sched_get_priority_max", sys_sched_get_priority_max, FULL),
     Call("sched_get_priority_min", sys_sched_get_priority_min, FULL),
-    Call("sched_setscheduler", sys_sched_setscheduler, PARTIAL, "kept, not obeyed"),
+    Call("sched_setscheduler", sys_sched_setscheduler, PARTIAL, "SCHED_DEADLINE is kept, not obeyed"),
     Call("sched_getscheduler", sys_sched_getscheduler, FULL),
-    Call("sched_setparam", sys_sched_setparam, PARTIAL, "kept, not obeyed"),
+    Call("sched_setparam", sys_sched_setparam, FULL, ""),
     Call("sched_getparam", sys_sched_getparam, FULL),
     Call("sched_rr_get_interval", sys_sched_rr_get_interval, PARTIAL, "a fixed slice"),
     Call("sched_getattr", sys_sched_getattr, FULL),
-    Call("sched_setattr", sys_sched_setattr, PARTIAL, "kept, not obeyed"),
-    Call("setpriority", sys_setpriority, PARTIAL, "kept, not obeyed"),
+    Call("sched_setattr", sys_sched_setattr, PARTIAL, "SCHED_DEADLINE is kept, not obeyed"),
+    Call("setpriority", sys_setpriority, FULL, ""),
     Call("getpriority", sys_getpriority, FULL),
     Call("ioprio_get", sys_ioprio_get, FULL),
     Call("ioprio_set", sys_ioprio_set, PARTIAL, "kept, not obeyed"),

@@ -262,6 +262,7 @@ class Task(TaskStruct):
         self.policy = 0
         self.rt_priority = 0
         self.nice = 0
+        self.vruntime = 0  # ns, scaled (run_queue.py)
         self.utime = self.stime = 0  # ns
         self.start_time = 0  # ns since boot
         self.serial = kernel.tasks_made  # how many there were before: pids come again, this does not
