@@ -24,7 +24,7 @@ from guest.tmpfs import BOGO_DIRENT_SIZE, TmpfsInode, TmpfsSuper
 from guest.vfs_flags import NAME_MAX, S_IFMT, S_IFREG
 from guest.vfs_types import Dentry, Inode, new_decode_dev
 from mm.errors import Errno
-from mm.shmem import new_shmem_mapping
+from mm.shmem import ShmemSbInfo, new_shmem_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +53,7 @@ class HostSuper(TmpfsSuper):
         self.root_fd = -1
         self.file_fds: dict[int, int] = {}  # inode number -> host descriptor, the last few used
         self.by_host_id: dict[tuple[int, int], HostInode] = {}  # so that hard links share an inode
+        self.held = ShmemSbInfo(0)  # pages in memory, which nothing limits
         super().__init__(kernel, s_dev, 0o755, s_type)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -75,17 +76,7 @@ class HostSuper(TmpfsSuper):
 
     def used_blocks(self) -> int:
         """Pages held by the files of this file system."""
-        total = 0
-        seen: set[int] = set()
-        stack = [self.root] if self.root is not None else []
-        while stack:
-            for child in stack.pop().d_children.values():
-                inode = child.d_inode
-                if inode.i_mapping is not None and id(inode) not in seen:
-                    seen.add(id(inode))
-                    total += inode.i_mapping.nrpages
-                stack.append(child)
-        return total
+        return self.held.used_blocks
 
     def open_dir(self, inode: HostInode) -> int:
         """A new descriptor of a directory, walked from the root. Raises OSError."""
@@ -212,7 +203,7 @@ class HostInode(TmpfsInode):
 
     def make_mapping(self) -> None:
         self.backing = HostBacking(self, self.host_size)
-        self.i_mapping = new_shmem_mapping(self.i_sb.kernel.system, self, self.backing)
+        self.i_mapping = new_shmem_mapping(self.i_sb.kernel.system, self, self.backing, sbinfo=self.i_sb.held)
 
     # names
 

@@ -127,6 +127,8 @@ def materialise(mapping: AddressSpace, info: ShmemInodeInfo, index: int) -> Page
     page.flags |= PG_UPTODATE | PG_SWAPBACKED | PG_LRU | PG_DIRTY  # dirty: on Linux it was written when it was unpacked
     add_to_page_cache(mapping, page, index)
     system.nr_shmem += 1
+    if info.sbinfo is not None:
+        info.sbinfo.used_blocks += 1
     return page
 
 
@@ -505,6 +507,8 @@ def truncate_inode_page(mapping: AddressSpace, info: ShmemInodeInfo, page: Page)
         unmap_mapping_pages(mapping, page.index, 1, False)
     if not info.has_backing(page.index):
         shmem_inode_unacct_block(info)
+    elif info.sbinfo is not None:
+        info.sbinfo.used_blocks -= 1
     system.nr_shmem -= 1
     delete_from_page_cache(system, page)
 
