@@ -315,6 +315,7 @@ def _forget_original_parent(father: Task) -> None:
     if not father.children:
         return
     reaper = _find_new_reaper(kernel, father)
+    reaper.signal.quiet_children = False
     children, father.children = father.children, []
     for child in children:
         child.real_parent = reaper

@@ -437,6 +437,7 @@ def do_notify_parent(task: Task, signo: int) -> bool:
 
 def wake_up_parent(parent: Task) -> None:
     """Whoever of the parent's process waits for children looks again."""
+    parent.signal.quiet_children = False
     parent.signal.wait_chldexit.wake_all()
 
 

@@ -179,27 +179,50 @@ def _consider(wo: WaitOpts, task: Task, child: Task, ptrace: bool) -> bool:
 
 def _do_wait(task: Task, wo: WaitOpts) -> int:
     """do_wait(): the child's pid, 0 for none with WNOHANG. Raises Errno(ECHILD), Block, Restart."""
-    threads = [task] if wo.flags & WNOTHREAD else task.signal.threads
-    plain = wo.type != PIDTYPE_PGID and not wo.flags & WCLONE
-    for thread in threads:
-        for child in thread.children:
-            if wo.pid and wo.type != PIDTYPE_PGID and child.pid != wo.pid:
-                continue
-            if plain and not child.exit_state and child.tracer is None and not child.signal.flags:
-                if child.exit_signal == SIGCHLD:  # the usual child, alive: nothing to look at more closely
-                    wo.notask_error = 0
-                    continue
-            pid = task.vnr(child.pid)  # of one that may be gone afterwards
-            if _consider(wo, task, child, False):
-                return pid
-        for child in thread.ptraced:
-            pid = task.vnr(child.pid)
-            if _consider(wo, task, child, True):
-                return pid
+    if wo.type == PIDTYPE_MAX and task.signal.quiet_children and not wo.flags & (WNOTHREAD | WCLONE):
+        wo.notask_error = 0
+        found = 0
+    else:
+        found = _look_at_children(task, wo)
+    if found:
+        return found
     if wo.notask_error:
         raise Errno(wo.notask_error)
     if not wo.flags & WNOHANG:
         sleep_on(task, task.signal.wait_chldexit)
+    return 0
+
+
+def _look_at_children(task: Task, wo: WaitOpts) -> int:
+    """The first child, or task that is traced, that ends the wait; 0: none does, and `wo.notask_error` says why.
+
+    A process with thousands of children that polls for them must not look at each every time: when all of them were
+    just alive, that is remembered until wake_up_parent() tells of a change (`quiet_children`).
+    """
+    threads = [task] if wo.flags & WNOTHREAD else task.signal.threads
+    plain = wo.type != PIDTYPE_PGID and not wo.flags & WCLONE
+    alive, others = 0, 0
+    for thread in threads:
+        for child in thread.children:
+            if wo.pid and wo.type != PIDTYPE_PGID and child.pid != wo.pid:
+                others += 1
+                continue
+            if plain and not child.exit_state and child.tracer is None and not child.signal.flags:
+                if child.exit_signal == SIGCHLD:  # the usual child, alive: nothing to look at more closely
+                    alive += 1
+                    continue
+            others += 1
+            pid = task.vnr(child.pid)  # of one that may be gone afterwards
+            if _consider(wo, task, child, False):
+                return pid
+        for child in thread.ptraced:
+            others += 1
+            pid = task.vnr(child.pid)
+            if _consider(wo, task, child, True):
+                return pid
+    if alive:
+        wo.notask_error = 0
+        task.signal.quiet_children = not others and not wo.flags & WNOTHREAD
     return 0
 
 

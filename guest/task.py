@@ -119,6 +119,7 @@ class SignalStruct:
         self.group_stop_count = 0
         self.group_exit_task: Task | None = None  # an exec that waits for the other threads
         self.wait_chldexit = WaitQueue("a child")
+        self.quiet_children = False  # nothing has happened to any child since a wait looked at all of them
         self.wait_pidfd = WaitQueue("a pidfd")
         self.pgrp = 0
         self.session = 0

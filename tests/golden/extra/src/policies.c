@@ -8,7 +8,7 @@ enum {
 	CALL(pidfd_open, 434, 434), CALL(waitid, 247, 95), CALL(dup3, 292, 24), CALL(fcntl, 72, 25), CALL(unshare, 272, 97),
 	CALL(ptrace, 101, 117),
 };
-enum { ENDED = 4, NOHANG = 1, NOWAIT = 0x1000000, P_PIDFD = 3, NONBLOCK = 04000, FILES = 0x400, SLACK_SET = 29, SLACK_GET };
+enum { UNTRACED = 2, CONTINUED = 8, SUBREAPER = 36, ENDED = 4, NOHANG = 1, NOWAIT = 0x1000000, P_PIDFD = 3, NONBLOCK = 04000, FILES = 0x400, SLACK_SET = 29, SLACK_GET };
 enum { ATTACH = 16, DETACH = 17, CONT = 7, GETSIGINFO = 0x4202, NOFILE = 7, WRITING = 1, CHILD = 17 };
 enum { NORMAL, FIFO, RR, BATCH, IDLE = 5, DEADLINE, RESET = 1, KEEP_POLICY = 8, KEEP_PARAMS = 16, MS = 1000000 };
 #define DO(call) say("%s: %d\n", #call, (long)(call))
@@ -163,6 +163,65 @@ static void waits(void)
 	say("%d\n", (long)info[0]);
 	sys(close, fd);
 }
+/* A parent that looks again and again, and what it finds when something has happened in between. */
+static long look(int options)
+{
+	int status = 0;
+	long found = sys(wait4, -1, &status, options, 0);
+
+	say("%s %x: ", found < 0 ? "refused" : found ? "found" : "none", found < 0 ? -found : (long)status);
+	return found;
+}
+static void polls(void)
+{
+	long first, second, third;
+
+	if (!(first = fork()))
+		for (;;)
+			sleep_ms(1000);
+	DO(look(NOHANG) > 0);
+	DO(look(NOHANG | UNTRACED | CONTINUED) > 0);
+	sys(kill, first, 19);
+	sleep_ms(200);
+	DO(look(NOHANG) > 0);
+	DO(look(NOHANG | UNTRACED) == first);
+	DO(look(NOHANG | UNTRACED) > 0);
+	sys(kill, first, 18);
+	sleep_ms(200);
+	DO(look(NOHANG | CONTINUED) == first);
+	DO(look(NOHANG | CONTINUED) > 0);
+	if (!(second = fork())) {
+		if (!(third = fork())) {
+			sleep_ms(400);
+			finish(3);
+		}
+		first = sys(getpid);
+		sys(ptrace, 0, 0, 0, 0);
+		sys(kill, first, 10);
+		finish(4);
+	}
+	sleep_ms(200);
+	DO(look(NOHANG) == second);
+	DO(look(NOHANG) > 0);
+	DO(sys(ptrace, CONT, second, 0, 0));
+	DO(look(0) == second);
+	DO(look(NOHANG) > 0);
+	sys(prctl, SUBREAPER, 1);
+	if (!(second = fork())) {
+		if (!(third = fork())) {
+			sleep_ms(300);
+			finish(5);
+		}
+		finish(6);
+	}
+	DO(look(0) == second);
+	DO(look(NOHANG) > 0);
+	DO(look(0) > 0);
+	DO(look(NOHANG) > 0);
+	sys(kill, first, 9);
+	DO(look(0) == first);
+	DO(look(NOHANG) > 0);
+}
 static void nr_open(const char *number)
 {
 	long fd = sys(openat, AT_FDCWD, "/proc/sys/fs/nr_open", WRITING, 0);
@@ -226,6 +285,7 @@ static int run(void)
 	deadlines();
 	without_rights();
 	waits();
+	polls();
 	descriptors();
 	init();
 	return 0;
