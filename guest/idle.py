@@ -34,6 +34,9 @@ def idle(kernel: Kernel) -> bool:
     deadline = _next_deadline(kernel, asleep)
     if deadline is None and not host:
         raise Deadlock([(t.pid, t.comm, _what(t)) for t in asleep])
+    daemon = kernel.timers.next_daemon()
+    if daemon != NEVER and (deadline is None or daemon < deadline):  # none alone keeps the machine from its end
+        deadline = daemon
     # A wait for the host takes the host's time: somebody may be about to type.
     if host or not clock.virtual:
         left = None if deadline is None else max(deadline - clock.now, 0) / NSEC_PER_SEC

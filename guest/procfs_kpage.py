@@ -26,7 +26,7 @@ from mm.flags import (
     PG_UPTODATE,
 )
 from mm.mem_map import NEW_ANON_FLAGS
-from mm.memory_rss import page_anon
+from mm.memory_rss import page_anon, page_ksm
 from mm.types import AnonVma
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _ENTRY = 8  # bytes
 KPF_BUDDY, KPF_MMAP, KPF_ANON = 1 << 10, 1 << 11, 1 << 12
 KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_THP, KPF_ZERO_PAGE, KPF_PGTABLE = 1 << 15, 1 << 16, 1 << 22, 1 << 24, 1 << 26
+KPF_KSM = 1 << 21
 #: PG_* that are shown one for one, and their KPF_* bit (include/uapi/linux/kernel-page-flags.h).
 _SAME = (
     (PG_REFERENCED, 1 << 2), (PG_UPTODATE, 1 << 3), (PG_DIRTY, 1 << 4), (PG_LRU, 1 << 5), (PG_ACTIVE, 1 << 6),
@@ -63,7 +64,7 @@ def stable_page_flags(system: System, page: Page) -> int:
     if page.mapcount > 0:
         flags |= KPF_MMAP
     if page_anon(page):
-        flags |= KPF_ANON
+        flags |= KPF_ANON | (KPF_KSM if page_ksm(page) else 0)
     if page.flags & PG_COMPOUND:
         head = page.private
         flags |= KPF_COMPOUND_HEAD if head is page else KPF_COMPOUND_TAIL

@@ -62,6 +62,10 @@ def sys_munlockall(task: Task) -> int:
 def sys_madvise(task: Task, start: int, length: int, behavior: int) -> int:
     """Advice about [start, start + length)."""
     do_madvise(own_mm(task), start, length, s32(behavior))
+    if task.system.ksm is not None:
+        from guest.ksmd import wake_ksmd
+
+        wake_ksmd(task.kernel)
     return 0
 
 

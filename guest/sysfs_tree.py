@@ -2,7 +2,7 @@
 
 Names and values are those of a Linux 5.10 with one processor and one node; the rest of the tree (devices, buses,
 modules) is not there. A number that mm/ does not obey is kept, so a program reads back what it wrote. Pools of huge
-pages are those of mm/hugetlb_pool.py; transparent huge pages obey `enabled` and `use_zero_page`.
+pages are those of mm/hugetlb_pool.py; transparent huge pages obey `enabled` and `use_zero_page`; KSM is sysfs_ksm.py's.
 Of shared memory none are made: there shmem_enabled stays "never".
 """
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from guest.procfs import DIR, LINK, SPECIAL, Entry
 from guest.procfs_sysctl import Knob, store_pool_size
+from guest.sysfs_ksm import KsmCounter, ksm_files
 from mm.errors import Errno
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _folder(**entries: Any) -> dict[bytes, Entry]:
             table[name] = Entry(0o777, LINK, what)
         elif isinstance(what, str):
             table[name] = Entry(0o444, SPECIAL, Fixed(what))
-        elif isinstance(what, NodeMemory) or type(what) is PoolNumber:
+        elif isinstance(what, NodeMemory) or type(what) in (PoolNumber, KsmCounter):
             table[name] = Entry(0o444, SPECIAL, what)
         else:
             table[name] = Entry(0o644, SPECIAL, what)
@@ -208,25 +209,6 @@ def _transparent(arch: Arch) -> dict[bytes, Entry]:
     )
 
 
-def _ksm() -> dict[bytes, Entry]:
-    return _folder(
-        full_scans="0",
-        max_page_sharing=_number("ksm/max_page_sharing", 256),
-        merge_across_nodes=_number("ksm/merge_across_nodes", 1, 1),
-        pages_shared="0",
-        pages_sharing="0",
-        pages_to_scan=_number("ksm/pages_to_scan", 100),
-        pages_unshared="0",
-        pages_volatile="0",
-        run=_number("ksm/run", 0, 2),
-        sleep_millisecs=_number("ksm/sleep_millisecs", 20),
-        stable_node_chains="0",
-        stable_node_chains_prune_millisecs=_number("ksm/prune", 2000),
-        stable_node_dups="0",
-        use_zero_pages=_number("ksm/use_zero_pages", 0, 1),
-    )
-
-
 def make_tree(arch: Arch, huge: tuple[int, ...]) -> dict[bytes, Entry]:
     """The whole tree."""
     ones = ("core_cpus", "core_siblings", "die_cpus", "package_cpus", "thread_siblings")
@@ -244,5 +226,5 @@ def make_tree(arch: Arch, huge: tuple[int, ...]) -> dict[bytes, Entry]:
             meminfo=NodeMemory(""),
         ),
     )  # fmt: skip
-    mm = _folder(hugepages=_hugepages(huge, False), ksm=_ksm(), transparent_hugepage=_transparent(arch))
+    mm = _folder(hugepages=_hugepages(huge, False), ksm=_folder(**ksm_files()), transparent_hugepage=_transparent(arch))
     return _folder(devices=_folder(system=_folder(cpu=cpu, node=node)), kernel=_folder(mm=mm))

@@ -27,6 +27,7 @@ class Timers:
         self.signals: list[SignalStruct] = []  # processes that have an armed timer
         self.alarms: list[Any] = []  # armed timerfds: objects with `expires` (ns) and fire()
         self.cpu_sleeps: list[CpuSleep] = []  # tasks asleep until somebody has used so much CPU time
+        self.daemons: list[Any] = []  # kernel threads with work to do: objects with `expires` (ns) and fire()
 
     def armed(self) -> bool:
         """Whether any timer is running."""
@@ -92,6 +93,8 @@ class Timers:
                 self.next = task.deadline
         for alarm in self.alarms:
             self.next = min(self.next, alarm.expires)
+        for daemon in self.daemons:
+            self.next = min(self.next, daemon.expires)
         for signal in self.signals:
             if signal.it_real_expires:
                 self.next = min(self.next, signal.it_real_expires)
@@ -123,6 +126,10 @@ class Timers:
                     first = min(first, self.kernel.clock.now + timer.left(self.kernel))
         return first
 
+    def next_daemon(self) -> int:
+        """When a kernel thread goes on with its work, which wakes nobody; NEVER: none has any."""
+        return min((daemon.expires for daemon in self.daemons), default=NEVER)
+
     @staticmethod
     def cpu_time(signal: SignalStruct, which: int) -> int:
         """CPU time of the process, ns: user (0) or user and system (1)."""
@@ -135,6 +142,9 @@ class Timers:
         """Deliver what is due, wake sleepers whose time has come."""
         from guest.signal import send_signal
 
+        for daemon in list(self.daemons):
+            if daemon.expires <= self.kernel.clock.now:
+                daemon.fire()
         now = self.kernel.clock.now
         for alarm in list(self.alarms):
             if alarm.expires <= now:

@@ -64,6 +64,7 @@ def _mm_init(mm: MmStruct) -> None:
     mm.icache_pending = []
     mm.deposited = []
     mm.ioctx_table = None
+    mm.ksm_slot = None
     current = system.current
     parent = current.mm if current is not None else None
     if parent is not None:
@@ -127,6 +128,10 @@ def dup_mmap(mm: MmStruct, oldmm: MmStruct) -> None:
     mm.data_vm = oldmm.data_vm
     mm.exec_vm = oldmm.exec_vm
     mm.stack_vm = oldmm.stack_vm
+    if oldmm.ksm_slot is not None:
+        from mm.ksm import ksm_enter
+
+        ksm_enter(mm)
     shift = mm.arch.page_shift
     prev: VmAreaStruct | None = None
     contexts: dict[int, Any] = {}  # of userfaultfds that follow the fork
@@ -240,6 +245,10 @@ def mmput(mm: MmStruct) -> None:
         return
     if mm.ioctx_table is not None:
         mm.ioctx_table.exit_aio()
+    if mm.ksm_slot is not None:
+        from mm.ksm import ksm_exit
+
+        ksm_exit(mm)
     exit_mmap(mm)
     if mm.exe_file is not None:
         fput(mm.exe_file)

@@ -112,7 +112,7 @@ def _advised_flags(vma: VmAreaStruct, behavior: int) -> int:
         Errno: EINVAL where this advice is not for this kind of area.
     """
     vm_flags = vma.vm_flags
-    if behavior == MADV_MERGEABLE:  # ksm_madvise() ignores what it cannot serve. DEVIATION D18: there is no ksmd
+    if behavior == MADV_MERGEABLE:  # ksm_madvise() ignores what it cannot serve
         return vm_flags if vm_flags & _NOT_MERGEABLE else vm_flags | VM_MERGEABLE
     if (
         (behavior == MADV_DOFORK and vm_flags & VM_IO)
@@ -128,11 +128,16 @@ def madvise_behavior(vma: VmAreaStruct, prev: VmAreaStruct | None, start: int, e
     """Advice that changes flags, for [start, end) of `vma`; the area that covers the range afterwards.
 
     Raises:
-        Errno: EINVAL where the advice is not for this area, ENOMEM where splitting would make too many areas.
+        Errno: EINVAL where the advice is not for this area, ENOMEM where splitting would make too many areas, EAGAIN
+            where a merged page can not be copied for want of memory.
     """
     new_flags = _advised_flags(vma, behavior)
     if new_flags == vma.vm_flags:
         return vma
+    if behavior in (MADV_MERGEABLE, MADV_UNMERGEABLE):
+        from mm.ksm import ksm_madvise
+
+        ksm_madvise(vma, start, end, behavior == MADV_MERGEABLE)
     vma = vma_modify(vma, prev, start, end, new_flags, vma.vm_policy)
     set_vma_flags(vma, new_flags)
     return vma

@@ -2,6 +2,7 @@
 
     anonymous page, one user        reuse: the entry becomes writable
     anonymous page, shared by fork  copy
+    page that KSM merged            copy, even for its last user: KSM relies on its content
     zero page                       a zeroed frame in its place
     page of a private file mapping  copy: the page becomes anonymous
     page of a shared mapping        reuse, and the file's page is dirty
@@ -28,7 +29,7 @@ from mm.flags import (
     VM_UFFD_WP,
     VM_WRITE,
 )
-from mm.memory_rss import add_mm_counter_fast, mm_counter_file, page_anon
+from mm.memory_rss import add_mm_counter_fast, mm_counter_file, page_anon, page_ksm
 from mm.page_alloc import alloc_pfn, put_page
 from mm.page_rmap import (
     linear_page_index,
@@ -81,7 +82,7 @@ def do_wp_page(vma: VmAreaStruct, mm: MmStruct, address: int, flags: int, index:
             return VM_FAULT_WRITE
         return wp_page_copy(vma, mm, address, index, pte, None)
     if page_anon(page):
-        if page.refcount == 1 and page.mapcount == 1:
+        if page.refcount == 1 and page.mapcount == 1 and not page_ksm(page):
             wp_page_reuse(vma, mm, address, index, pte, page)
             return VM_FAULT_WRITE
     elif shared_writable:

@@ -24,7 +24,7 @@ from mm.flags import (
 )
 from mm.gup import get_user_pages
 from mm.huge_memory import split_huge_page
-from mm.memory_rss import mm_counter
+from mm.memory_rss import mm_counter, page_ksm
 from mm.page_alloc import alloc_page, copy_page, put_page
 from mm.page_rmap import mlock_vma_page, page_remove_rmap, rmap_walk
 from mm.pgtable import report_pte
@@ -75,6 +75,8 @@ def memory_failure(mm: MmStruct, address: int) -> int:
         raise Errno(errno.EBUSY)
     _split(system, page)
     page.flags |= PG_HWPOISON
+    if page_ksm(page):  # hwpoison_user_mappings() can not handle it: it stays where it is
+        raise Errno(errno.EBUSY)
     entry = system.arch.swp_entry_to_pte(SWP_HWPOISON, page.pfn)
     for vma, vma_address, index in list(rmap_walk(system, page)):
         owner = vma.vm_mm
@@ -145,6 +147,10 @@ def _migrate_page(system: System, page: Page) -> None:
         new.refcount += 1
         page_remove_rmap(system, page)
         page.refcount -= 1
+    if page_ksm(page):
+        from mm.ksm import ksm_migrate_page
+
+        ksm_migrate_page(new, page)
     if isinstance(page.mapping, AddressSpace):
         page.mapping.pages[page.index] = new
         page.refcount -= 1

@@ -7,14 +7,19 @@ faults, and whenever a batch is added. What /proc shows may therefore lag by up 
 from __future__ import annotations
 
 from mm.flags import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, NR_MM_COUNTERS, PG_SWAPBACKED
-from mm.types import AnonVma, MmStruct, Page, TaskStruct
+from mm.types import AnonVma, MmStruct, Page, StableNode, TaskStruct
 
 TASK_RSS_EVENTS_THRESH = 64
 
 
 def page_anon(page: Page) -> bool:
-    """PageAnon(): the page belongs to an anon_vma, not to a file."""
-    return page.mapping.__class__ is AnonVma
+    """PageAnon(): the page belongs to an anon_vma or to KSM, not to a file."""
+    return page.mapping.__class__ is AnonVma or page.mapping.__class__ is StableNode
+
+
+def page_ksm(page: Page) -> bool:
+    """PageKsm(): one page for several equal ones, never written to."""
+    return page.mapping.__class__ is StableNode
 
 
 def mm_counter_file(page: Page) -> int:
@@ -24,7 +29,7 @@ def mm_counter_file(page: Page) -> int:
 
 def mm_counter(page: Page) -> int:
     """Which rss counter a mapped page is in."""
-    if page.mapping.__class__ is AnonVma:
+    if page.mapping.__class__ is AnonVma or page.mapping.__class__ is StableNode:
         return MM_ANONPAGES
     return MM_SHMEMPAGES if page.flags & PG_SWAPBACKED else MM_FILEPAGES
 

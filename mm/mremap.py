@@ -31,6 +31,7 @@ from mm.flags import (
     VM_LOCKED,
     VM_LOCKED_CLEAR_MASK,
     VM_MAYSHARE,
+    VM_MERGEABLE,
     VM_PFNMAP,
     VM_SHARED,
 )
@@ -131,6 +132,10 @@ def _move_vma(vma: VmAreaStruct, old_addr: int, old_len: int, new_len: int, new_
     # The move may split the area in three and add the new one.
     if mm.map_count >= system.sysctl_max_map_count - 3:
         raise Errno(errno.ENOMEM)
+    if vm_flags & VM_MERGEABLE and vma.anon_vma is not None:
+        from mm.ksm import unmerge_ksm_pages
+
+        unmerge_ksm_pages(vma, old_addr, old_addr + old_len)  # what moves is not shared; it may be again afterwards
     new_pgoff = vma.vm_pgoff + ((old_addr - vma.vm_start) >> shift)
     new_vma, vma = copy_vma(vma, new_addr, new_len, new_pgoff)
     error = 0

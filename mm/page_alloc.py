@@ -239,6 +239,15 @@ def put_page(system: System, page: Page) -> None:
         free_page(system, page)
 
 
+def free_plain_anon(system: System, pfn: int) -> None:
+    """One entry less maps a plain anonymous page (mem_map.py); the last one frees the frame."""
+    mem_map = system.mem_map
+    mem_map.users[pfn] -= 1
+    if not mem_map.users[pfn]:
+        mem_map.frames[pfn] = None
+        system.zone.pcp.append(pfn)
+
+
 def copy_page(system: System, to: Page, source: Page) -> None:
     """Copy the content of one frame to another (copy_user_highpage)."""
     size = system.page_size

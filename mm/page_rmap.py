@@ -4,6 +4,7 @@
 mapped (an interval tree, by page offset), each area gives one address, and the page tables say whether it is so.
 
     anonymous page  mapping: AnonVma      index: vm_pgoff of the area + distance from its start
+    KSM page        mapping: StableNode   whose RmapItems say where: rmap_walk_ksm() of ksm.py
     file page       mapping: AddressSpace index: page offset in the file
 """
 
@@ -23,8 +24,9 @@ from mm.flags import (
 from mm.interval_tree import anon_vma_interval_tree_foreach, vma_interval_tree_foreach
 from mm.lru import isolate_lru_page, lru_cache_add
 from mm.mem_map import NEW_ANON_FLAGS
+from mm.memory_rss import page_ksm
 from mm.pgtable import pmd_offset, pte_offset
-from mm.types import AnonVma, Page, VmAreaStruct
+from mm.types import AddressSpace, AnonVma, Page, VmAreaStruct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,16 +134,25 @@ def vma_address(page: Page, vma: VmAreaStruct) -> int:
 
 
 def rmap_areas(page: Page) -> Iterator[VmAreaStruct]:
-    """The areas that may map the page, by its mapping's interval tree."""
+    """The areas that may map the page (which is no KSM page), by its mapping's interval tree."""
     mapping = page.mapping
-    if mapping is None:
-        return
     if isinstance(mapping, AnonVma):
         for chain in anon_vma_interval_tree_foreach(mapping.rb_root, page.index, page.index):
             yield chain.vma
-    else:
+    elif isinstance(mapping, AddressSpace):
         for node in vma_interval_tree_foreach(mapping.i_mmap, page.index, page.index):
             yield node.vma
+
+
+def _rmap_places(page: Page) -> Iterator[tuple[VmAreaStruct, int]]:
+    """(area, address) where the page may be mapped."""
+    if page_ksm(page):
+        from mm.ksm import rmap_walk_ksm
+
+        yield from rmap_walk_ksm(page)
+    else:
+        for vma in rmap_areas(page):
+            yield vma, vma_address(page, vma)
 
 
 def rmap_walk(system: System, page: Page, huge: bool = False) -> Iterator[tuple[VmAreaStruct, int, int]]:
@@ -151,8 +162,7 @@ def rmap_walk(system: System, page: Page, huge: bool = False) -> Iterator[tuple[
     """
     arch = system.arch
     words = system.words
-    for vma in rmap_areas(page):
-        address = vma_address(page, vma)
+    for vma, address in _rmap_places(page):
         index = pte_offset(vma.vm_mm, address)
         if huge and index < 0 and page.private is not None:
             pmd = pmd_offset(vma.vm_mm, address)

@@ -381,6 +381,16 @@ def _erase_inner(node: Any, root: RbRoot, augment: Augment | None) -> tuple[Any,
     return successor, rebalance
 
 
+def rb_replace_node(victim: Any, new: Any, root: RbRoot) -> None:
+    """Put `new`, linked nowhere, in the place of `victim`, with its colour. In a tree that is not augmented."""
+    new.rb_left, new.rb_right = victim.rb_left, victim.rb_right
+    new.rb_parent, new.rb_red = victim.rb_parent, victim.rb_red
+    for child in (new.rb_left, new.rb_right):
+        if child is not None:
+            child.rb_parent = new
+    _change_child(victim, new, victim.rb_parent, root)
+
+
 def rb_first(root: RbRoot) -> Any:
     """Leftmost node, or None."""
     node = root.rb_node

@@ -69,6 +69,7 @@ class System:
         self.nr_shmem = 0  # NR_SHMEM: pages in shmem page caches
         self.hugetlb: Any = None  # Hugetlb: the pools of huge pages, made by hugetlb_pools() when first asked for
         self.sysctl_hugetlb_shm_group = 0
+        self.ksm: Any = None  # Ksm: what ksmd knows, made by ksm_state() when first asked for
         self.thp_enabled = "madvise" if arch.transparent_hugepage else "never"  # or "always"
         self.thp_use_zero_page = 1  # a read of untouched huge memory maps the huge zero page
         self.huge_zero_pfn = 0  # first frame of the huge zero page; 0: not made yet

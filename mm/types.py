@@ -37,14 +37,14 @@ class Page:
         pfn: int,
         flags: int = 0,
         mapcount: int = 0,
-        mapping: AnonVma | AddressSpace | None = None,
+        mapping: AnonVma | StableNode | AddressSpace | None = None,
         index: int = 0,
     ) -> None:
         self.pfn = pfn  # frame number: physical address >> page_shift
         self.refcount = 1  # _refcount: users of the frame; 0 frees it
         self.mapcount = mapcount  # page_mapcount(): PTEs that map it (the kernel stores this less one)
         self.flags = flags  # PG_*
-        self.mapping = mapping  # owner: PageAnon() iff it is an AnonVma
+        self.mapping = mapping  # owner: PageAnon() iff it is an AnonVma or a StableNode; PageKsm() iff the latter
         self.index = index  # pages: offset within mapping (file offset, or linear address for anonymous)
 
 
@@ -165,6 +165,79 @@ class SharedNode(RbNode):
         super().__init__()
         self.vma = vma
         self.rb_subtree_last = 0
+
+
+class StableNode(RbNode):
+    """What a KSM page's `mapping` points to (struct stable_node), or a chain of such nodes for one content.
+
+        in the stable tree    the only page of its content, or a chain
+        in a chain (a dup)    one of several pages of that content: an entry of `chain.hlist`
+        in neither            the mapping of a KSM page that no node could be had for
+
+    A hlist_add_head() is an entry at the end here, so the kernel's order is the reverse of the dict's.
+    """
+
+    __slots__ = ("chain", "chain_prune_time", "hlist", "kpfn")
+
+    def __init__(self, kpfn: int = -1) -> None:
+        super().__init__()
+        self.kpfn = kpfn  # frame of the KSM page, which may have been freed since; -1: this is a chain
+        self.chain: StableNode | None = None  # the chain a dup belongs to (is_stable_node_dup())
+        self.hlist: dict[Any, None] = {}  # RmapItems that map the page; of a chain: its dups
+        self.chain_prune_time = 0  # jiffies: when a chain was last cleared of dups without a page
+
+
+class RmapItem(RbNode):
+    """One virtual page that ksmd looks at (struct rmap_item). The inherited links are the unstable tree's."""
+
+    __slots__ = ("address", "anon_vma", "flags", "head", "mm", "oldchecksum", "rmap_list", "seqnr")
+
+    def __init__(self, mm: MmStruct, address: int) -> None:
+        super().__init__()
+        self.mm = mm
+        self.address = address  # bytes, page aligned
+        self.flags = 0  # UNSTABLE_FLAG: in the unstable tree; STABLE_FLAG: in the hlist of `head`
+        self.seqnr = 0  # the pass over all memory in which it was put into the unstable tree
+        self.oldchecksum = 0  # of the page when it was last looked at
+        self.head: StableNode | None = None  # the KSM page it maps
+        self.anon_vma: AnonVma | None = None  # while STABLE_FLAG: the area's, referenced
+        self.rmap_list: RmapItem | None = None  # the next one of the address space, at a higher address
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        del state["rmap_list"]  # its MmSlot restores the list
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if not hasattr(self, "rmap_list"):
+            self.rmap_list = None
+
+
+class MmSlot:
+    """An address space that ksmd scans (struct mm_slot); the one without `mm` is the head of the list of all."""
+
+    __slots__ = ("mm", "rmap_list")
+
+    def __init__(self, mm: MmStruct | None) -> None:
+        self.mm = mm
+        self.rmap_list: RmapItem | None = None  # its RmapItems by address
+
+    def __getstate__(self) -> tuple[MmStruct | None, list[RmapItem]]:
+        items = []
+        item = self.rmap_list
+        while item is not None:
+            items.append(item)
+            item = item.rmap_list
+        return self.mm, items
+
+    def __setstate__(self, state: tuple[MmStruct | None, list[RmapItem]]) -> None:
+        self.mm, items = state
+        following = None
+        for item in reversed(items):
+            item.rmap_list = following
+            following = item
+        self.rmap_list = following
 
 
 class VmAreaStruct(RbNode):
@@ -347,6 +420,7 @@ class MmStruct:
         self.exe_file: File | None = None
         self.binfmt: Any = None
         self.flags = 0  # MMF_*: dumpable
+        self.ksm_slot: MmSlot | None = None  # MMF_VM_MERGEABLE: ksmd scans it
         self.tlb_flush_pending = False  # a present PTE was cleared or tightened: flush before user code runs
         self.icache_pending: list[int] = []  # addresses of pages that became executable with host-written bytes
 
