@@ -15,7 +15,7 @@ from guest.clock import TICK_NSEC
 if TYPE_CHECKING:
     from guest.kernel import Kernel
 
-SCAN_NSEC = 1_000  # what looking at a page is taken to cost
+SCAN_NSEC = 2_000  # what looking at a page is taken to cost
 PART = 1_000  # pages at a time
 SHARE = 3  # a computing task's time for each of ksmd's: the weights of nice 0 and nice 5
 

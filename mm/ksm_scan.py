@@ -11,7 +11,7 @@ A page is looked at read-only, and merged only after its entry is made read-only
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from mm.errors import KernelBug
@@ -121,13 +121,12 @@ def _scan_mm(ksm: Ksm, slot: MmSlot, npages: int) -> int:
     if mm is None or not mm.mm_users:
         return 0
     scanned = 0
-    frames = ksm.system.mem_map.frames
     vma = mm.ops.find_vma(mm, ksm.address)
     page_size = mm.arch.page_size
     while vma is not None:
         if vma.vm_flags & VM_MERGEABLE:
             ksm.address = max(ksm.address, vma.vm_start)
-            for address, pfn in _anon_pages(vma, ksm.address) if vma.anon_vma is not None else ():
+            for address, pfn, owner in _anon_pages(vma, ksm.address) if vma.anon_vma is not None else ():
                 item = ksm.rmap_list.rmap_list
                 if item is None or item.address != address:
                     item = get_next_rmap_item(ksm, mm, address)
@@ -135,9 +134,7 @@ def _scan_mm(ksm: Ksm, slot: MmSlot, npages: int) -> int:
                         return -1
                 ksm.rmap_list = item
                 ksm.address = address + page_size
-                frame = frames[pfn]
-                node = frame.mapping if isinstance(frame, Page) else None
-                if node is None or node is not item.head:
+                if owner is not item.head:  # else a KSM page, and the item knows it
                     cmp_and_merge_page(ksm, pfn, item)
                 scanned += 1
                 if scanned == npages:
@@ -147,8 +144,8 @@ def _scan_mm(ksm: Ksm, slot: MmSlot, npages: int) -> int:
     return scanned
 
 
-def _anon_pages(vma: VmAreaStruct, start: int) -> Iterator[tuple[int, int]]:
-    """(address, frame) of the anonymous pages of the area from `start` on, as they are when they are asked for."""
+def _anon_pages(vma: VmAreaStruct, start: int) -> Iterator[tuple[int, int, AnonVma | StableNode]]:
+    """(address, frame, mapping) of the area's anonymous pages from `start` on, as they are when they are asked for."""
     mm = vma.vm_mm
     arch = mm.arch
     words = mm.system.words
@@ -159,11 +156,11 @@ def _anon_pages(vma: VmAreaStruct, start: int) -> Iterator[tuple[int, int]]:
         address = first
         while address < following and arch.pmd_trans_huge(words[pmd]):  # merging a part of it makes it small pages
             pfn = arch.pte_pfn(words[pmd]) + ((address & (arch.pmd_size - 1)) >> page_shift)
-            frame = frames[pfn]
-            if not isinstance(frame, Page) or not page_anon(frame):  # the huge zero page
+            owner: Any = getattr(frames[pfn], "mapping", None)
+            if owner.__class__ is not AnonVma:  # the huge zero page
                 address = following
                 break
-            yield address, pfn
+            yield address, pfn, owner
             address += arch.page_size
         if address >= following:
             continue
@@ -172,9 +169,12 @@ def _anon_pages(vma: VmAreaStruct, start: int) -> Iterator[tuple[int, int]]:
         for number, pte in enumerate(words[low:high].tolist()):
             if pte & present and not pte & special:
                 pfn = (pte & pfn_mask) >> page_shift if pte & valid else arch.pte_pfn(pte)
-                frame = frames[pfn]
-                if frame.__class__ is AnonVma or (isinstance(frame, Page) and page_anon(frame)):
-                    yield address + (number << page_shift), pfn
+                owner = frames[pfn]
+                if owner.__class__ is not AnonVma:
+                    owner = owner.mapping  # a frame that is mapped is in use
+                    if owner.__class__ is not StableNode and owner.__class__ is not AnonVma:
+                        continue
+                yield address + (number << page_shift), pfn, owner
 
 
 def get_next_rmap_item(ksm: Ksm, mm: MmStruct, address: int) -> RmapItem | None:

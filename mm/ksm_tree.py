@@ -46,7 +46,7 @@ def is_page_sharing_candidate(ksm: Ksm, node: StableNode, offset: int = 0) -> bo
     return 0 < len(node.hlist) < ksm.max_page_sharing - offset
 
 
-def _page_of(ksm: Ksm, node: StableNode) -> Page | None:
+def page_of(ksm: Ksm, node: StableNode) -> Page | None:
     """The node's page; None when it was freed, or its frame serves something else."""
     frame = ksm.system.mem_map.frames[node.kpfn]
     return frame if isinstance(frame, Page) and frame.mapping is node else None
@@ -54,7 +54,7 @@ def _page_of(ksm: Ksm, node: StableNode) -> Page | None:
 
 def get_ksm_page(ksm: Ksm, node: StableNode) -> Page | None:
     """The node's page. None: it was freed, and now the node is gone, too."""
-    page = _page_of(ksm, node)
+    page = page_of(ksm, node)
     if page is None:
         remove_node_from_stable_tree(ksm, node)
     return page
@@ -116,7 +116,7 @@ def _choose_dup(ksm: Ksm, chain: StableNode, prune: bool) -> tuple[StableNode | 
     stale = []
     alive = 0
     for dup in reversed(chain.hlist):
-        page = _page_of(ksm, dup)
+        page = page_of(ksm, dup)
         if page is None:
             stale.append(dup)
             continue

@@ -26,8 +26,9 @@ from mm.flags import (
     VM_LOCKONFAULT,
     VM_SPECIAL,
 )
+from mm.lru import PAGEVEC_SIZE
 from mm.memory_cow import vm_normal_page
-from mm.page_rmap import munlock_vma_page
+from mm.page_rmap import munlock_pagevec, munlock_vma_page
 from mm.pgtable import pte_range, walk_pmds
 from mm.util import can_do_mlock, capable, rlimit
 from mm.vma_adjust import set_vma_flags
@@ -35,7 +36,7 @@ from mm.vma_merge import vma_modify
 
 if TYPE_CHECKING:
     from mm.system import System
-    from mm.types import MmStruct, VmAreaStruct
+    from mm.types import MmStruct, Page, VmAreaStruct
 
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 MLOCK_ONFAULT = 1
@@ -59,11 +60,15 @@ def munlock_vma_pages_range(vma: VmAreaStruct, start: int, end: int) -> None:
                 munlock_vma_page(system, page)
             continue
         low, high = pte_range(mm, pmd, first, last)
+        pagevec: list[Page] = []  # pages in a row
         for pte in words[low:high].tolist():
-            if pte and arch.pte_present(pte):
-                page = vm_normal_page(mm, pte)
-                if page is not None:
-                    munlock_vma_page(system, page, True)
+            page = vm_normal_page(mm, pte) if pte and arch.pte_present(pte) else None
+            if page is not None:
+                pagevec.append(page)
+            if pagevec and (page is None or len(pagevec) == PAGEVEC_SIZE):
+                munlock_pagevec(system, pagevec)
+                pagevec = []
+        munlock_pagevec(system, pagevec)
 
 
 def munlock_vma_pages_all(vma: VmAreaStruct) -> None:

@@ -17,6 +17,7 @@ from mm.flags import (
     PG_DIRTY,
     PG_LRU,
     PG_MLOCKED,
+    PG_RESERVED,
     PG_UNEVICTABLE,
     VM_LOCKED,
     VM_SPECIAL,
@@ -77,7 +78,7 @@ def thp_nr_pages(system: System, page: Page) -> int:
 def mlock_vma_page(system: System, page: Page) -> None:
     """Mark a page mlocked: it can not be reclaimed."""
     if not page.flags & PG_MLOCKED:
-        page.flags |= PG_MLOCKED | PG_UNEVICTABLE
+        page.flags |= PG_MLOCKED if page.flags & PG_RESERVED else PG_MLOCKED | PG_UNEVICTABLE
         count = thp_nr_pages(system, page)
         system.nr_mlock += count
         system.count_vm_event("unevictable_pgs_mlocked", count)
@@ -100,32 +101,48 @@ def clear_page_mlock(system: System, page: Page) -> None:
             system.count_vm_event("unevictable_pgs_stranded", count)
 
 
-def munlock_vma_page(system: System, page: Page, batch: bool = False) -> None:
+def munlock_vma_page(system: System, page: Page) -> None:
     """A locked area lets go of the page: unless another locked area maps it (try_to_munlock), it is evictable.
 
-    Nobody asks for other areas where the page cannot be isolated. With `batch` (__munlock_pagevec) a page that is
-    mapped once goes back to the lists at once.
+    Nobody asks for other areas where the page cannot be isolated.
     """
-    if not page.flags & PG_MLOCKED:
-        return
+    if page.flags & PG_MLOCKED and _munlock_isolate(system, page):
+        _munlock_isolated_page(system, page)
+        lru_cache_add(system, page)
+
+
+def munlock_pagevec(system: System, pages: list[Page]) -> None:
+    """munlock_vma_page() for several: all lose the mark before one is asked about (a KSM page may come twice).
+
+    A page that is mapped once goes back to the lists at once.
+    """
+    for page in [page for page in pages if page.flags & PG_MLOCKED and _munlock_isolate(system, page)]:
+        _munlock_isolated_page(system, page)
+        if page.mapcount <= 1:
+            page.flags |= PG_LRU
+        else:
+            lru_cache_add(system, page)
+
+
+def _munlock_isolate(system: System, page: Page) -> bool:
+    """Take the mlocked mark away, and the page off the lists; False where it is on none."""
     page.flags &= ~(PG_MLOCKED | PG_UNEVICTABLE)
     count = thp_nr_pages(system, page)
     system.nr_mlock -= count
-    if not isolate_lru_page(page):
-        system.count_vm_event("unevictable_pgs_stranded", count)
-        return
-    if page.mapcount > 1:
-        for vma, _, _ in rmap_walk(system, page, True):
-            if vma.vm_flags & VM_LOCKED:
-                mlock_vma_page(system, page)
-                break
+    if isolate_lru_page(page):
+        return True
+    system.count_vm_event("unevictable_pgs_stranded", count)
+    return False
+
+
+def _munlock_isolated_page(system: System, page: Page) -> None:
+    """Mark it again where another locked area maps it."""
+    if page.mapcount > 1 and any(vma.vm_flags & VM_LOCKED for vma, _, _ in rmap_walk(system, page, True)):
+        mlock_vma_page(system, page)
     if not page.flags & PG_MLOCKED:
+        count = thp_nr_pages(system, page)
         system.count_vm_event("unevictable_pgs_munlocked", count)
         system.count_vm_event("unevictable_pgs_rescued", count)
-    if batch and page.mapcount <= 1:
-        page.flags |= PG_LRU
-        return
-    lru_cache_add(system, page)
 
 
 def vma_address(page: Page, vma: VmAreaStruct) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mm.flags import PG_RESERVED, PG_UPTODATE
+from mm.flags import PG_RESERVED
 from mm.mem_map import MemMap
 from mm.page_alloc import Zone, alloc_page, init_zone
 from mm.types import MmOps, Page
@@ -79,7 +79,7 @@ class System:
         zero_page = alloc_page(self, True)
         if zero_page is None:
             raise MemoryError("no RAM for the zero page")
-        zero_page.flags |= PG_RESERVED | PG_UPTODATE
+        zero_page.flags |= PG_RESERVED
         self.zero_pfn = zero_page.pfn
 
     def attach(self, ram: memoryview) -> None:

@@ -11,11 +11,13 @@
   P6  rss counters are what the leaves add up to, with the tasks' own shares
   P7  mapcount is the number of leaves that map the page, in all address spaces
   P8  refcount is mapcount, plus one for the page cache, plus one for whoever else holds it
-  P9  the page's rmap finds every leaf that maps it
+  P9  the page's rmap finds every leaf that maps it, unless it is a KSM page
   P10 free lists hold every frame without a struct page once, and the counters agree
   P11 nr_mlock counts the pages marked mlocked, and these are mapped
   P12 no frame is lost: each is a table, mapped, cached, or held on purpose
   P13 the remembered PTE table of a fault is the one a walk finds
+
+Of a KSM page P17: nobody may write to it. More of KSM is in ksm_validate.py, of huge pages in hugetlb_validate.py.
 
 Each raises KernelBug with the number of the invariant. None of this runs unless `system.validate_level` is 2, or a test
 calls it.
@@ -42,7 +44,7 @@ from mm.flags import (
     VM_WRITE,
 )
 from mm.memory_failure import is_hwpoison_entry
-from mm.memory_rss import mm_counter, page_anon
+from mm.memory_rss import mm_counter, page_anon, page_ksm
 from mm.page_alloc import MAX_ORDER
 from mm.page_rmap import rmap_walk, thp_nr_pages
 from mm.types import AddressSpace, MmStruct, Page, TaskStruct, VmAreaStruct
@@ -195,6 +197,7 @@ def _check_permission(mm: MmStruct, vma: VmAreaStruct, address: int, entry: int,
     _check(arch.pte_protnone(entry) != accessible, "P5", f"leaf {entry:#x} at {address:#x} in {vma!r}", mm)
     if arch.pte_write(entry):
         _check(bool(vma.vm_flags & VM_WRITE), "P5", f"writable leaf {entry:#x} at {address:#x} in {vma!r}", mm)
+        _check(not page_ksm(page), "P17", f"writable leaf {entry:#x} at {address:#x} of a KSM page in {vma!r}", mm)
         if not vma.vm_flags & VM_SHARED:
             _check(page_anon(page), "P5", f"writable leaf {entry:#x} at {address:#x} of a file's page in {vma!r}", mm)
     if arch.pte_user_exec(entry) and accessible:
@@ -248,6 +251,10 @@ def validate_system(system: System, tasks: Iterable[TaskStruct] | None = None, p
 
         check_pools(system, pages, mapped, held)
         pages = [page for page in pages if not page.flags & PG_HUGETLB]
+    if system.ksm is not None:
+        from mm.ksm_validate import check_ksm
+
+        check_ksm(system.ksm)
     _check_frames(system, pages, mapped, tables, held)
     _check_free_lists(system, everything)
 
@@ -264,6 +271,7 @@ def _check_frames(
     for page in pages:
         pfn = page.pfn
         if page.flags & (PG_RESERVED | PG_HWPOISON) or pfn in tables:
+            mlocked += page.flags & (PG_RESERVED | PG_MLOCKED) == PG_RESERVED | PG_MLOCKED  # the zero page, by KSM
             continue
         users = mapped.get(pfn, [])
         _check(not page.flags & PG_TABLE, "P12", f"frame {pfn:#x} is a table nobody links")
@@ -278,7 +286,8 @@ def _check_frames(
             _check(page.refcount >= expected, "P8", f"frame {pfn:#x}: refcount {page.refcount}, users {expected}")
         else:
             _check(page.refcount == expected, "P8", f"frame {pfn:#x}: refcount {page.refcount}, users {expected}")
-        if users and mapping is not None and not users[0][2]:
+        # Of a KSM page Linux itself may miss what a fork copied and ksmd has not seen since.
+        if users and mapping is not None and not users[0][2] and not page_ksm(page):
             found = {(id(vma.vm_mm), address) for vma, address, _ in rmap_walk(system, page)}
             for mm, address, _ in users:
                 _check((id(mm), address) in found, "P9", f"rmap of frame {pfn:#x} misses {address:#x}", mm)
