@@ -10,8 +10,13 @@ file. Everything behind PROGRAM is completed as files, because it belongs to the
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from emu.errors import PagewalkError
-from emu.options import COMMANDS, Option, groups_of
+from emu.options import COMMANDS, groups_of
+
+if TYPE_CHECKING:
+    from emu.option_values import Option
 
 
 def completion(shell: str) -> str:

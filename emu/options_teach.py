@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emu.options import Option, number, one_of, seconds, switch
+from emu.option_values import Option, number, one_of, seconds, switch
 
 EXERCISES = ("find_vma", "insert", "vma_merge", "unmapped_area", "cow")
 TOPICS = ("translate", "tables", "faults", "find_vma", "merge", "maps", "fork")

@@ -6,7 +6,8 @@ import pytest
 
 from emu import cli
 from emu.errors import PagewalkError
-from emu.options import COMMANDS, GROUPS, TOOLS, Options, groups_of, help_text, parse, size, usage
+from emu.option_values import size
+from emu.options import COMMANDS, GROUPS, TOOLS, Options, groups_of, help_text, parse, usage
 
 
 def test_options_end_at_program() -> None:
