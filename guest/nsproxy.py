@@ -44,12 +44,15 @@ class Namespace:
         segments: objects of an IPC namespace; None: the machine's first, made when asked for.
     """
 
-    __slots__ = ("names", "number", "segments")
+    # `net` is a network namespace's socket.Net; None: the machine's first, made when asked for.
+
+    __slots__ = ("names", "net", "number", "segments")
 
     def __init__(self, number: int, names: dict[str, Any] | None = None, segments: Any = None) -> None:
         self.number = number
         self.names = names
         self.segments = segments
+        self.net: Any = None
 
 
 class Nsproxy:
@@ -154,6 +157,11 @@ def _new_plain(kernel: Kernel, task: Task, kind: int, number: int) -> Namespace:
         from mm.ipc_shm import IpcNamespace
 
         space.segments = IpcNamespace(kernel.system, kernel.clock)
+    elif kind == CLONE_NEWNET:
+        from guest.socket import Net
+
+        space.net = Net(kernel)
+        space.net.loopback_up, space.net.space = False, space
     return space
 
 

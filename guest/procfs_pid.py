@@ -154,20 +154,24 @@ def map_files_link(inode: ProcInode, task: Task) -> Path:
 
 def show_unix(inode: ProcInode, task: Task) -> str:
     """unix_seq_show(): the sockets somebody has open. Addresses in the kernel are nobody's: 0."""
-    from guest.socket import TCP_ESTABLISHED, TCP_LISTEN
+    from guest.socket import TCP_ESTABLISHED, TCP_LISTEN, net_of
     from guest.socket_unix import UnixSock
 
+    net = net_of(inode.task)
     text = "Num       RefCount Protocol Flags    Type St Inode Path\n"
     tables = {id(other.files): other.files for other in task.kernel.tasks.values() if other.files is not None}
     files = {id(file): file for table in tables.values() for file in table.fd if file is not None}
-    for file in files.values():
-        sk = getattr(file, "sk", None)
-        if not isinstance(sk, UnixSock):
+    socks = [
+        (sk, file.f_inode.i_ino) for file in files.values() if isinstance(sk := getattr(file, "sk", None), UnixSock)
+    ]
+    socks += [(new, 0) for sk, _ in socks if sk.state == TCP_LISTEN for new in sk.queue]  # not yet accepted
+    for sk, ino in socks:
+        if sk.net is not net:
             continue
         flags = _SO_ACCEPTCON if sk.state == TCP_LISTEN else 0
-        state = 3 if sk.state == TCP_ESTABLISHED else 1
+        state = (3 if ino else 2) if sk.state == TCP_ESTABLISHED else 1
         users = 2 + (sk.peer is not None)
-        text += f"{0:016x}: {users:08X} {0:08X} {flags:08X} {sk.type:04X} {state:02X} {file.f_inode.i_ino:5}"
+        text += f"{0:016x}: {users:08X} {0:08X} {flags:08X} {sk.type:04X} {state:02X} {ino:5}"
         name = (sk.address or b"")[2:]
         if name:
             shown = b"@" + name[1:].replace(b"\0", b"@") if name[:1] == b"\0" else name.rstrip(b"\0")

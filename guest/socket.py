@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guest.fasync import POLL_IN, POLL_OUT, f_getown, f_setown_number, kill_fasync
 from guest.file import OpenFile, fput
+from guest.nsproxy import CLONE_NEWNET, first_spaces
 from guest.sched import Restart, WaitQueue, sleep_on
 from guest.vfs_flags import (
     O_NONBLOCK,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from guest.kernel import Kernel
     from guest.task import Task
 
+SIOCGSKNS, CAP_NET_ADMIN = 0x894C, 12
 AF_UNSPEC, AF_UNIX, AF_INET, AF_INET6 = 0, 1, 2, 10
 SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET = 1, 2, 3, 5
 TCP_ESTABLISHED, TCP_SYN_SENT, TCP_CLOSE, TCP_LISTEN = 1, 2, 7, 10
@@ -60,12 +62,12 @@ SO_TIMESTAMP, SO_TIMESTAMPNS = 29, 35
 
 
 class Net:
-    """The network of one machine: names and ports."""
+    """A network: names, ports and a loopback interface (struct net). The first is the machine's."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.sockfs: SuperBlock = kernel.vfs.sockfs
         self.abstract: dict[tuple[int, bytes], Any] = {}  # (type, name): AF_UNIX sockets without a path
-        self.ordernum = 1  # next name autobind tries
+        self.space: Any = None  # the namespace; None: the first
         self.ports: dict[tuple[str, int], list[Any]] = {}  # ("tcp" or "udp", port): bound sockets
         self.time_wait: dict[int, int] = {}  # TCP port: until when (ns) it lingers
         self.next_port = 32768
@@ -75,11 +77,14 @@ class Net:
         self.host_sockets: set[Any] = set()  # the host's, with --net host-loopback
 
 
-def net_of(kernel: Kernel) -> Net:
-    """The machine's network, made when first used."""
-    net: Net | None = kernel.vfs.net
+def net_of(task: Task) -> Net:
+    """The network of the task's namespace; the machine's is made when first used."""
+    proxy, vfs = task.nsproxy, task.kernel.vfs
+    net: Net | None = proxy.spaces[CLONE_NEWNET].net if proxy is not None else None
     if net is None:
-        net = kernel.vfs.net = Net(kernel)
+        net = vfs.net
+    if net is None:
+        net = vfs.net = Net(task.kernel)
     return net
 
 
@@ -310,11 +315,24 @@ class SocketFile(OpenFile):
             return 0
         if cmd in (0x8903, 0x8904):  # FIOGETOWN, SIOCGPGRP
             return put_int(task, arg, f_getown(task, self))
+        if cmd == SIOCGSKNS:
+            return self.namespace_fd(task)
         if 0x8910 <= cmd <= 0x8970:
             from guest.netdevice import sock_do_ioctl
 
             return sock_do_ioctl(task, self.sk, cmd, arg)
         return self.sk.ioctl(task, cmd, arg)
+
+    def namespace_fd(self, task: Task) -> int:
+        """SIOCGSKNS: a descriptor of the socket's namespace. Raises EPERM."""
+        from guest.procfs_pid import ns_path
+
+        if not task.capable(CAP_NET_ADMIN):
+            raise Errno(errno.EPERM)
+        space = self.sk.net.space or first_spaces(task.kernel).spaces[CLONE_NEWNET]
+        path = ns_path(task, CLONE_NEWNET, space)
+        fd: int = task.files.add(task, path.dentry.d_inode.open(path, 0, task), True)
+        return fd
 
     def show_fdinfo(self, sb: Any) -> str:
         return self.sk.show_fdinfo()

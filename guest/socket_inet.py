@@ -54,7 +54,7 @@ def inet_create(net: Net, task: Task, family: int, kind: int, protocol: int) -> 
     """
     if not 0 <= protocol < IPPROTO_MAX:
         raise Errno(errno.EINVAL)
-    host = task.kernel.config.net == "host-loopback"
+    host = task.kernel.config.net == "host-loopback" and net is task.kernel.vfs.net
     if host and (kind, protocol) in ((SOCK_STREAM, 0), (SOCK_STREAM, 6), (SOCK_DGRAM, 0), (SOCK_DGRAM, 17)):
         from guest.socket_host import HostSock
 
@@ -135,7 +135,7 @@ class InetSock(Sock):
             raise Errno(errno.ENETUNREACH)
         if address == V4_PREFIX + b"\xff\xff\xff\xff" and not self.flags.get(6):
             raise Errno(errno.EACCES if self.type == SOCK_DGRAM else errno.ENETUNREACH)
-        if not is_loopback(address):
+        if not is_loopback(address) or not self.net.loopback_up:
             raise Errno(errno.ENETUNREACH)
         return address, port
 
@@ -156,7 +156,7 @@ class InetSock(Sock):
         if len(address) < (16 if self.family == AF_INET else 24):
             raise Errno(errno.EINVAL)
         ip, port = self.parse(address, False)
-        if not is_any(ip) and not is_loopback(ip):
+        if not is_any(ip) and not (is_loopback(ip) and self.net.loopback_up):
             raise Errno(errno.EADDRNOTAVAIL)
         if self.v6only and ip[:12] == V4_PREFIX:
             raise Errno(errno.EINVAL)

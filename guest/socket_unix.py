@@ -164,10 +164,10 @@ class UnixSock(Sock):
         """unix_autobind(): the next free five-digit abstract name."""
         if self.address is not None:
             return
-        net = self.net
+        net, vfs = self.net, self.net.sockfs.kernel.vfs
         while True:
-            name = _FAMILY + b"\0%05x" % net.ordernum
-            net.ordernum = net.ordernum + 1 & 0xFFFFF
+            name = _FAMILY + b"\0%05x" % vfs.unix_ordernum
+            vfs.unix_ordernum = vfs.unix_ordernum + 1 & 0xFFFFF
             if (self.type, name) not in net.abstract:
                 break
         net.abstract[(self.type, name)] = self

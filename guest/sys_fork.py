@@ -232,12 +232,12 @@ def _epoll_pair(task: Task, first: Task, second: Task, fd: int, slot: int) -> tu
 CALLS = (
     Call("fork", sys_fork, FULL),
     Call("vfork", sys_vfork, FULL),
-    Call("clone", sys_clone_x86_64, PARTIAL, "one namespace of networks", "x86_64"),
-    Call("clone", sys_clone_arm64, PARTIAL, "one namespace of networks", "aarch64"),
-    Call("clone3", sys_clone3, PARTIAL, "one namespace of networks, no cgroups"),
+    Call("clone", sys_clone_x86_64, PARTIAL, "no namespaces of users and cgroups", "x86_64"),
+    Call("clone", sys_clone_arm64, PARTIAL, "no namespaces of users and cgroups", "aarch64"),
+    Call("clone3", sys_clone3, PARTIAL, "no namespaces of users and cgroups, no cgroups"),
     Call("execve", sys_execve, FULL),
     Call("execveat", sys_execveat, FULL),
-    Call("unshare", sys_unshare, PARTIAL, "one namespace of networks"),
-    Call("setns", sys_setns, PARTIAL, "one namespace of networks"),
+    Call("unshare", sys_unshare, PARTIAL, "no namespaces of users and cgroups"),
+    Call("setns", sys_setns, PARTIAL, "no namespaces of users and cgroups"),
     Call("kcmp", sys_kcmp, FULL),
 )

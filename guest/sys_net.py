@@ -95,7 +95,7 @@ def sock_create(task: Task, family: int, kind: int, protocol: int) -> Sock:
         raise Errno(errno.EAFNOSUPPORT)
     if not 0 <= kind < SOCK_MAX:
         raise Errno(errno.EINVAL)
-    net = net_of(task.kernel)
+    net = net_of(task)
     if family == AF_UNIX:
         if protocol not in (0, AF_UNIX):
             raise Errno(errno.EPROTONOSUPPORT)

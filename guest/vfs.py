@@ -88,6 +88,7 @@ class Vfs:
         self.hugetlbfs: dict[int, SuperBlock] = {}  # by page size: where huge files without a name live
         self.tty: Any = None  # the host's terminal, where a standard stream is one (guest/host_tty.py)
         self.net: Any = None  # sockets, made by the first (guest/socket.py)
+        self.unix_ordernum = 1  # next name AF_UNIX's autobind tries
         self.output = bytearray()  # captured standard output
         self.errors = bytearray()  # captured standard error
         self.next_dev = _FIRST_DEV

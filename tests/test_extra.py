@@ -30,6 +30,7 @@ CHECK = {
     "pidns": 0,
     "timens": 0,
     "newmount": 0,
+    "netns": 0,
     "sigio": 0,
     "places": 0,
     "policies": 0,
