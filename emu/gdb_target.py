@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from emu.errors import PagewalkError
 from guest.sched import Block
 from guest.siginfo import SI_USER, SIGKILL, SIGTRAP, TRAP_BRKPT, TRAP_TRACE, SigInfo, fault_info, kill_info
-from guest.signal import send_signal, take_signal
+from guest.signal import send_signal
+from guest.signal_deliver import take_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

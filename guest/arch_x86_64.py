@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from guest.hw import Cpu
     from guest.kernel import Kernel
     from guest.ptrace_regs import UserRegisters
-    from guest.signal import KSignal
+    from guest.signal_deliver import KSignal
     from guest.task import Task
     from mm.types import MmStruct
 

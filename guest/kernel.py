@@ -27,7 +27,7 @@ from guest.sched import (
     TaskExit,
 )
 from guest.siginfo import SIGKILL
-from guest.signal import do_signal
+from guest.signal_deliver import do_signal
 from guest.syscall_numbers import NAMES
 from guest.syscalls import Entry, Table
 from guest.task import PF_EXITING, SIGNAL_UNKILLABLE, Sighand, SignalStruct, Task, default_rlimits

@@ -39,9 +39,9 @@ from guest.signal import (
     recalc_sigpending,
     send_signal,
     set_jobctl_pending,
-    take_signal,
     wake_up_parent,
 )
+from guest.signal_deliver import take_signal
 from guest.task import (
     JOBCTL_LISTENING,
     JOBCTL_STOP_DEQUEUED,

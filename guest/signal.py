@@ -1,8 +1,8 @@
-"""Signals: sending, queueing, taking, and the default actions (kernel/signal.c).
+"""Signals: sending, queueing, stops, and what parents are told (kernel/signal.c).
 
     send_signal -> prepare_signal (stop and continue act at once; ignored signals are dropped)
                 -> queue -> complete_signal (whom to wake; a fatal one dooms the whole group)
-    on the way back to user code: do_signal -> get_signal -> handler frame (guest/arch_*.py), stop, or exit
+    on the way back to user code: signal_deliver.py
 
 A signal "from the kernel" carries an info made with SI_KERNEL, and `force` says it cannot be ignored by init.
 """
@@ -10,12 +10,8 @@ A signal "from the kernel" carries an info made with SI_KERNEL, and `force` says
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from guest.sched import (
-    ERESTART_RESTARTBLOCK,
-    ERESTARTNOHAND,
-    ERESTARTSYS,
     TASK_INTERRUPTIBLE,
     TASK_KILLABLE,
     TASK_STOPPED,
@@ -27,9 +23,6 @@ from guest.siginfo import (
     CLD_STOPPED,
     CLD_TRAPPED,
     SA_NOCLDSTOP,
-    SA_NODEFER,
-    SA_RESETHAND,
-    SA_RESTART,
     SI_KERNEL,
     SI_USER,
     SIG_DFL,
@@ -44,8 +37,6 @@ from guest.siginfo import (
     SIGKILL,
     SIGRTMIN,
     SIGSEGV,
-    SIGSTOP,
-    SIGTRAP,
     SYNCHRONOUS_MASK,
     SigInfo,
     child_info,
@@ -54,7 +45,7 @@ from guest.siginfo import (
     kill_info,
     without_pid,
 )
-from guest.signal_report import report, take_fatal
+from guest.signal_report import report
 from guest.task import (
     JOBCTL_LISTENING,
     JOBCTL_PENDING_MASK,
@@ -65,7 +56,6 @@ from guest.task import (
     JOBCTL_TRAP_NOTIFY,
     JOBCTL_TRAP_STOP,
     PF_EXITING,
-    PF_SIGNALED,
     PT_SEIZED,
     SIGNAL_CLD_CONTINUED,
     SIGNAL_CLD_MASK,
@@ -74,29 +64,12 @@ from guest.task import (
     SIGNAL_STOP_CONTINUED,
     SIGNAL_STOP_STOPPED,
     SIGNAL_UNKILLABLE,
-    SigAction,
     SigPending,
     Task,
 )
-from mm.errors import Errno
-from mm.flags import RLIMIT_CORE
-
-if TYPE_CHECKING:
-    from guest.kernel import Kernel
 
 RLIMIT_SIGPENDING = 11
 _CLOCK_T = 10_000_000  # ns in a USER_HZ tick
-
-
-class KSignal:
-    """A signal about to run its handler (struct ksignal)."""
-
-    __slots__ = ("action", "info", "sig")
-
-    def __init__(self, sig: int, info: SigInfo, action: SigAction) -> None:
-        self.sig = sig
-        self.info = info
-        self.action = action
 
 
 # ---- the pending set
@@ -179,7 +152,7 @@ def dequeue_signal(task: Task, mask: int) -> SigInfo | None:
     return info
 
 
-def _dequeue_synchronous_signal(task: Task) -> SigInfo | None:
+def dequeue_synchronous_signal(task: Task) -> SigInfo | None:
     """The first queued signal that an instruction of the task itself caused."""
     pending = task.pending
     if not pending.signal & ~task.blocked & SYNCHRONOUS_MASK:
@@ -484,7 +457,7 @@ def participate_group_stop(task: Task) -> bool:
     return False
 
 
-def _do_signal_stop(task: Task, signo: int) -> bool:
+def do_signal_stop(task: Task, signo: int) -> bool:
     """Start or join a group stop. False: it was called off; otherwise Block is raised and the task sleeps in T."""
     signal = task.signal
     if not task.jobctl & JOBCTL_STOP_PENDING:
@@ -518,151 +491,7 @@ def signal_group_exit(task: Task) -> bool:
     return bool(task.signal.flags & SIGNAL_GROUP_EXIT) or task.signal.group_exit_task is not None
 
 
-# ---- taking
-
-
-def get_signal(task: Task) -> KSignal | None:
-    """The next signal that has a handler; defaults are acted on here.
-
-    Raises:
-        Block: the task stopped.
-        TaskExit: it died.
-    """
-    signal = task.signal
-    if signal.flags & SIGNAL_CLD_MASK:
-        why = CLD_CONTINUED if signal.flags & SIGNAL_CLD_CONTINUED else CLD_STOPPED
-        signal.flags &= ~SIGNAL_CLD_MASK
-        do_notify_parent_cldstop(task, why)
-        leader = task.group_leader
-        if leader.tracer is not None and leader.tracer.tgid != leader.real_parent.tgid:
-            do_notify_parent_cldstop(leader, why, True)
-    if signal_group_exit(task):
-        task.pending.signal &= ~(1 << (SIGKILL - 1))
-        recalc_sigpending(task)
-        _die(task, take_fatal(task) or kill_info(SIGKILL, SI_USER, 0, 0))
-    while True:
-        if task.jobctl & JOBCTL_STOP_PENDING:
-            _do_signal_stop(task, 0)
-        debugger = task.kernel.debugger
-        if debugger is not None:
-            info = debugger.take_signal(task)
-        else:
-            info = _traced_signal(task) if task.ptrace or task.trace_signal is not None else take_signal(task)
-        if info is None:
-            return None
-        signo = info.signo
-        action = task.sighand.action[signo]
-        if action.handler == SIG_IGN:
-            report(task, info, "ignore", 0)
-            continue
-        if action.handler != SIG_DFL:
-            taken = action.copy()
-            if action.flags & SA_RESETHAND:
-                action.handler = SIG_DFL
-            return KSignal(signo, info, taken)
-        bit = 1 << (signo - 1)
-        if SIG_KERNEL_IGNORE_MASK & bit:
-            report(task, info, "ignore", 0)
-            continue
-        if signal.flags & SIGNAL_UNKILLABLE and not SIG_KERNEL_ONLY_MASK & bit:
-            continue
-        if SIG_KERNEL_STOP_MASK & bit:
-            if signo != SIGSTOP and task.kernel.is_orphaned_pgrp(task.signal.pgrp):
-                continue
-            report(task, info, "stop", 0)
-            _do_signal_stop(task, signo)
-            continue
-        _die(task, info)
-
-
-def take_signal(task: Task) -> SigInfo | None:
-    """The next signal off the queues, one an instruction caused first."""
-    return _dequeue_synchronous_signal(task) or dequeue_signal(task, task.blocked)
-
-
-def _traced_signal(task: Task) -> SigInfo | None:
-    from guest.ptrace import next_to_act_on
-
-    return next_to_act_on(task)
-
-
-def _die(task: Task, info: SigInfo) -> None:
-    """A fatal signal; some leave a core file where RLIMIT_CORE, 0 unless the guest raises it, allows one."""
-    from guest.exit import do_group_exit
-
-    task.flags |= PF_SIGNALED
-    core = SIG_KERNEL_COREDUMP_MASK >> (info.signo - 1) & 1
-    report(task, info, "core" if core else "terminate", 0)
-    task.kernel.last_fatal = (task.pid, info)
-    if core and not signal_group_exit(task):
-        # do_coredump() marks the group before it finds that the limit forbids the file.
-        task.signal.group_exit_code = info.signo
-        task.signal.flags = SIGNAL_GROUP_EXIT
-        for thread in task.signal.threads:
-            if thread is not task:
-                thread.pending.signal |= 1 << (SIGKILL - 1)
-                signal_wake_up(thread, True)
-        if task.signal.rlim[RLIMIT_CORE][0]:
-            from guest.coredump import do_coredump
-
-            if do_coredump(task, info):
-                task.signal.group_exit_code |= 0x80
-    do_group_exit(task, info.signo)
-
-
-def do_signal(kernel: Kernel, task: Task, code: int) -> None:
-    """Everything between the end of a trap and user code: restart rules, handlers, stops, death.
-
-    Args:
-        code: the ERESTART code the system call ended with, 0 for none.
-
-    Raises:
-        Block, TaskExit: the task leaves the CPU.
-    """
-    arch = kernel.arch
-    while True:
-        task.restart_code = code
-        ksig = get_signal(task) if task.sigpending else None
-        task.restart_code = 0
-        if ksig is None:
-            if code == ERESTART_RESTARTBLOCK:
-                arch.restart_by_block(kernel.cpu)
-            elif code:
-                arch.restart_syscall(kernel.cpu)
-            restore_saved_sigmask(task)
-            return
-        if code:
-            interrupted = code in (ERESTARTNOHAND, ERESTART_RESTARTBLOCK) or (
-                code == ERESTARTSYS and not ksig.action.flags & SA_RESTART
-            )
-            if interrupted:
-                kernel.cpu.regs[arch.result] = -errno.EINTR & 0xFFFFFFFFFFFFFFFF
-            else:
-                arch.restart_syscall(kernel.cpu)
-            code = 0
-        _handle_signal(kernel, task, ksig)
-        if task.trace_step:
-            from guest.ptrace import TRAP, ptrace_notify
-
-            ptrace_notify(task, TRAP, SIGTRAP)
-        if not task.sigpending:
-            return
-
-
-def _handle_signal(kernel: Kernel, task: Task, ksig: KSignal) -> None:
-    """Build the handler's frame and block what its action says."""
-    old = task.blocked if task.saved_sigmask is None else task.saved_sigmask
-    report(task, ksig.info, "handler", ksig.action.handler)
-    try:
-        kernel.arch.setup_rt_frame(kernel, task, ksig, old)
-    except Errno:
-        force_sigsegv(task, ksig.sig)
-        return
-    task.saved_sigmask = None
-    blocked = task.blocked | ksig.action.mask
-    if not ksig.action.flags & SA_NODEFER:
-        blocked |= 1 << (ksig.sig - 1)
-    set_current_blocked(task, blocked)
+# ---- masks of calls that wait with another one
 
 
 def restore_saved_sigmask(task: Task) -> None:
