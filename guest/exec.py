@@ -157,13 +157,14 @@ class Bprm:
         self._creds_from_file()
         self.point_of_no_return = True
         from guest.exit import de_thread, exec_mm_release
+        from mm.util import get_file
 
         de_thread(task)
         if task.files.count > 1:
             shared, task.files = task.files, task.files.copy()
             shared.count -= 1
         mm = self._new_mm()
-        self._set_exe_file(mm)
+        mm.exe_file = get_file(self.file)  # what denies writing to it are its areas (VM_DENYWRITE)
         self._exec_mmap(mm, exec_mm_release)
         task.kernel.timers.drop_posix(task.signal)
         if task.sighand.count > 1:
@@ -188,12 +189,6 @@ class Bprm:
                 action.handler = 0
             action.flags = action.restorer = action.mask = 0
         self._commit_creds(cred, old)
-
-    def _set_exe_file(self, mm: MmStruct) -> None:
-        from mm.util import get_file
-
-        mm.exe_file = get_file(self.file)
-        self.file.deny_write_access()
 
     def _exec_mmap(self, mm: MmStruct, exec_mm_release: Any) -> None:
         """exec_mmap(): the task moves to the new address space, the old one loses a user."""

@@ -116,7 +116,6 @@ class Inode:
         self.i_mapping: AddressSpace | None = None
         self.i_opens = 0  # open files
         self.i_linkable = False  # an O_TMPFILE inode that linkat may still name
-        self.i_writecount = 0  # writers; negative: execs that deny writing (ETXTBSY)
         self.i_flctx: Any = None  # file locks, sys_file_lock.py
         self.i_pipe: Any = None  # the pipe of an opened FIFO
         self.i_unix: Any = None  # the AF_UNIX socket bound to this name
@@ -133,6 +132,16 @@ class Inode:
     def i_blocks(self) -> int:
         """Units of 512 bytes."""
         return 0
+
+    @property
+    def i_writecount(self) -> int:
+        """Writers; negative: execs and areas of programs that deny writing (ETXTBSY). Kept with the pages."""
+        return self.i_mapping.i_writecount if self.i_mapping is not None else 0
+
+    @i_writecount.setter
+    def i_writecount(self, value: int) -> None:
+        if self.i_mapping is not None:
+            self.i_mapping.i_writecount = value
 
     # directory operations; `parent` is the Dentry of this inode, a directory
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* openat2's rules of resolution, and files without a name reached through /proc/PID/map_files. */
+/* openat2's rules of resolution, files without a name reached through /proc/PID/map_files, programs that are busy. */
 #include "guest.h"
 
 enum {
@@ -137,16 +137,64 @@ static void look(const char *what, ulong start, ulong size)
 	sys(close, fd);
 }
 
+static void write_to(const char *name)
+{
+	long fd = sys(openat, AT_FDCWD, name, 1, 0);
+
+	say("%s %d\n", name, fd < 0 ? fd : 0);
+	if (fd >= 0)
+		sys(close, fd);
+}
+
+static void execute(const char *name)
+{
+	char *argv[] = { "self", "x", NULL };
+	long pid;
+
+	flush();
+	if (!(pid = fork())) {
+		say("execve %d\n", sys(execve, name, argv, argv + 2));
+		finish(9);
+	}
+	wait_for(pid);
+}
+
+/* A program that runs cannot be written to, and can be again afterwards. */
+static void busy(void)
+{
+	long from = sys(openat, AT_FDCWD, "/proc/self/exe", O_RDONLY, 0);
+	long to = sys(openat, AT_FDCWD, "/tmp/self", O_RDWR | O_CREAT, 0755), n;
+
+	while ((n = sys(read, from, file_text, sizeof(file_text))) > 0)
+		sys(write, to, file_text, n);
+	execute("/tmp/self");
+	sys(close, to);
+	execute("/tmp/self");
+	write_to("/tmp/self");
+	to = sys(openat, AT_FDCWD, "/tmp/script", O_RDWR | O_CREAT, 0755);
+	sys(write, to, "#!/tmp/self x\n", 14);
+	sys(close, to);
+	execute("/tmp/script");
+	write_to("/tmp/self");
+	write_to("/tmp/script");
+}
+
 static int run(void)
 {
 	long id = sys(shmget, 1234, 2 * page, 01600), at = sys(shmat, id, 0, 0);
 	long zero = sys(mmap, 0, 2 * page, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
+	if (arguments[1]) {
+		write_to("/tmp/self");
+		write_to("/proc/self/exe");
+		return 0;
+	}
 	resolution();
 	look("segment", at, 2 * page);
 	sys(shmctl, id, 0, 0);
 	look("removed segment", at, 2 * page);
 	look("shared memory", zero, 2 * page);
 	look("private memory", (ulong)map(0, 1, RW, ANON), page);
+	busy();
 	return 0;
 }
