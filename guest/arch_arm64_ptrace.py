@@ -1,6 +1,6 @@
 """arm64's registers as ptrace shows them: struct user_pt_regs, user_fpsimd_state, TLS, call number (kernel/ptrace.c).
 
-There are no hardware breakpoints or watchpoints: their sets say that they have no slots.
+There are no hardware breakpoints or watchpoints, nor their sets, as without CONFIG_PERF_EVENTS.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from guest.hw import Cpu
     from guest.task import Task
 
-NT_ARM_TLS, NT_ARM_HW_BREAK, NT_ARM_HW_WATCH, NT_ARM_SYSTEM_CALL = 0x401, 0x402, 0x403, 0x404
+NT_ARM_TLS, NT_ARM_SYSTEM_CALL = 0x401, 0x404
 PC = 32
 PSR_USER = 0xFFFFFFFF & ~(0x1F | 0x3C0 | 1 << 20)  # what valid_user_regs() does not look at: no mode, no DAIF, no IL
 _REGS = Struct("<34Q")
-_DEBUG_ARCH = 6 << 8  # ARMv8, no slots
 
 
 class Arm64Registers(UserRegisters):
@@ -32,8 +31,6 @@ class Arm64Registers(UserRegisters):
         NT_PRSTATUS: (8, 272),
         NT_PRFPREG: (4, 528),
         NT_ARM_TLS: (8, 8),
-        NT_ARM_HW_BREAK: (4, 8),
-        NT_ARM_HW_WATCH: (4, 8),
         NT_ARM_SYSTEM_CALL: (4, 4),
     }
     entry_arch = 0xC00000B7
@@ -50,10 +47,8 @@ class Arm64Registers(UserRegisters):
             return cpu.get_fpu()
         if note == NT_ARM_TLS:
             return cpu.get_tls().to_bytes(8, "little")
-        if note == NT_ARM_SYSTEM_CALL:
-            number = -1 if child.orig_nr is None else child.orig_nr
-            return (number & 0xFFFFFFFF).to_bytes(4, "little")
-        return _DEBUG_ARCH.to_bytes(8, "little")
+        number = -1 if child.orig_nr is None else child.orig_nr
+        return (number & 0xFFFFFFFF).to_bytes(4, "little")
 
     def write(self, cpu: Cpu, child: Task, note: int, image: bytes) -> None:
         if note == NT_PRSTATUS:
@@ -62,10 +57,8 @@ class Arm64Registers(UserRegisters):
             cpu.set_fpu(image)
         elif note == NT_ARM_TLS:
             cpu.set_tls(int.from_bytes(image, "little"))
-        elif note == NT_ARM_SYSTEM_CALL:
-            child.orig_nr = int.from_bytes(image, "little", signed=True)
         else:
-            raise Errno(errno.EINVAL)
+            child.orig_nr = int.from_bytes(image, "little", signed=True)
 
     @staticmethod
     def _general(cpu: Cpu, child: Task) -> list[int]:

@@ -172,6 +172,10 @@ class Bprm:
             task.sighand = task.sighand.copy()
         task.flags &= ~(PF_RANDOMIZE | PF_FORKNOEXEC)
         task.did_exec = True
+        if task.perf_events:
+            from guest.perf import exec_enables
+
+            exec_enables(task)
         task.personality &= ~self.per_clear
         task.files.close_on_exec(task)
         cred = self.cred

@@ -211,6 +211,10 @@ def release_resources(task: Task, code: int) -> None:
 def finish_exit(task: Task, code: int, group_dead: bool) -> None:
     """The last of do_exit(): relatives are told, and the first program's end is the machine's."""
     kernel = task.kernel
+    if task.perf_events:
+        from guest.perf import exit_task
+
+        exit_task(task)
     _exit_notify(task, group_dead)
     if kernel.system.listener is not None:
         kernel.system.listener(Exit(task.pid, code))

@@ -85,6 +85,10 @@ def kernel_clone(task: Task, args: CloneArgs) -> int:
             root = child.mm.pgd if child.mm is not None else 0
             task.system.listener(Fork(task.pid, child.pid, flags | args.exit_signal, root))
         task.kernel.enqueue(child)
+        if task.perf_events:
+            from guest.perf import fork
+
+            fork(task, child)
         if event:
             from guest.ptrace import EVENT, ptrace_event
 

@@ -93,6 +93,8 @@ class Kernel:
         self.next_namespace = 0
         self.sysctls: dict[str, Any] = {}
         self.run_queue.sysctls = self.sysctls
+        self.fault_counter: Any = None  # guest/perf.py
+        self.perf_ids = 0  # of the last event
         self.hold_call = False  # a listener wants the call that begins to wait (run(until="syscall"))
         self.interceptor: Callable[[SyscallEnter], int | None] | None = None  # may answer a call in the handler's place
         self.debugger: Any = None  # sees signals before they act

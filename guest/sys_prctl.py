@@ -237,11 +237,30 @@ def _set_mm(task: Task, a: int, b: int, c: int, d: int) -> int:
     return prctl_set_mm(task, a, b, c, d)
 
 
+def _perf_events(task: Task, on: bool) -> int:
+    if task.kernel.table.find("perf_event_open") is None:  # a kernel without performance events
+        raise Errno(_INVALID)
+    if task.perf_opened:
+        from guest.perf import switch_all
+
+        switch_all(task, on)
+    return 0
+
+
+def _perf_events_disable(task: Task, a: int, b: int, c: int, d: int) -> int:
+    return _perf_events(task, False)
+
+
+def _perf_events_enable(task: Task, a: int, b: int, c: int, d: int) -> int:
+    return _perf_events(task, True)
+
+
 _OPTIONS: dict[int, Callable[[Task, int, int, int, int], int]] = {
     1: _set_pdeathsig, 2: _get_pdeathsig, 3: _get_dumpable, 4: _set_dumpable, 7: _get_keepcaps, 8: _set_keepcaps,
     13: _get_timing, 14: _set_timing, 15: _set_name, 16: _get_name, 23: _capbset_read, 24: _capbset_drop,
-    27: _get_securebits, 28: _set_securebits, 29: _set_timerslack, 30: _get_timerslack, 33: _mce_kill,
-    34: _mce_kill_get, 35: _set_mm, 36: _set_subreaper, 37: _get_subreaper, 38: _set_no_new_privs,
+    27: _get_securebits, 28: _set_securebits, 29: _set_timerslack, 30: _get_timerslack,
+    31: _perf_events_disable, 32: _perf_events_enable, 33: _mce_kill, 34: _mce_kill_get,
+    35: _set_mm, 36: _set_subreaper, 37: _get_subreaper, 38: _set_no_new_privs,
     39: _get_no_new_privs, 40: _get_tid_address, 41: _set_thp_disable, 42: _get_thp_disable, 47: _cap_ambient,
     57: _io_flusher, 58: _get_io_flusher,
 }  # fmt: skip

@@ -95,6 +95,7 @@ FAMILIES: dict[str, str] = {
         setfsuid setfsgid getgroups setgroups capget capset
     """,
     "guest.futex": "futex",
+    "guest.sys_perf": "perf_event_open",
     "guest.sys_aio": "io_setup io_destroy io_submit io_cancel io_getevents io_pgetevents",
     "guest.sys_ptrace": "ptrace",
 }

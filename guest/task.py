@@ -186,6 +186,11 @@ class Task(TaskStruct):
     pi_waiters: tuple[RtWaiter, ...] = ()  # whose priorities it is lent
     pi_states: tuple[PiState, ...] = ()  # the locks it holds that somebody waits for, latest first
 
+    # Events that are counted (guest/perf.py): for it, which it has opened, faults by kind while somebody counts them.
+    perf_events: tuple[Any, ...] = ()
+    perf_opened: tuple[Any, ...] = ()
+    perf_faults: tuple[int, ...] | list[int] = (0,) * 6
+
     # Of a traced task and its tracer (guest/ptrace.py). In the class, so that the others do not pay for them.
     ptrace = 0  # PT_*
     tracer: Task | None = None

@@ -444,7 +444,7 @@ class World:
             if not victims:
                 break
             for task in victims:
-                send_signal(kill_info(SIGKILL, 0, 0, 0), task, True)
+                send_signal(kill_info(SIGKILL, 0, 0, 0), task, True, True)  # the first of a namespace too
             current = kernel.current
             if current.state == TASK_RUNNING and current.sigpending and current not in kernel.run_queue:
                 kernel.end_trap(current)

@@ -26,6 +26,8 @@ CHECK = {
     "admin": 0,
     "futexpi": 0,
     "aio": 1,
+    "watchdata": 0,
+    "perfcount": 1,
     "syscallfile": 0,
     "pidns": 0,
     "timens": 0,
