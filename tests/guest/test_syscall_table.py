@@ -32,7 +32,8 @@ def test_numbers_are_linuxs():
 @pytest.mark.parametrize("arch", NAMES)
 def test_every_served_call_resolves(arch):
     table = Table(arch, tuple(range(6)))
-    served = {name for names in FAMILIES.values() for name in names.split()}
+    calls = (call for family in FAMILIES for call in import_module(family).CALLS)
+    served = {call.name for call in calls if call.only in ("", arch)}
     for number, name in table.names.items():
         assert (table.resolve(number) is not None) == (name in served), name
 
