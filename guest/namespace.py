@@ -4,7 +4,7 @@
     Mount.mnt_ns    whose tree: None the first namespace's, a MntNamespace another's, which may be of nobody: the
                     tree behind a descriptor of fsmount() or open_tree(), until move_mount() attaches it
 
-No mount is shared: what is mounted in one namespace is not passed on to another (no MS_SHARED).
+What is mounted on a shared mount is passed on by propagation.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from guest.vfs_types import Dentry, SuperBlock
 
 MNT_FORCE, MNT_DETACH, MNT_EXPIRE = 1, 2, 4
-_MOUNT_MAX = 100_000  # sysctl_mount_max
+MOUNT_MAX = 100_000  # sysctl_mount_max
 
 
 class MntNamespace(Namespace):
@@ -59,9 +59,15 @@ def children_of(vfs: Vfs, mnt: Mount) -> list[Mount]:
 
 def subtree(vfs: Vfs, mnt: Mount) -> Iterator[Mount]:
     """A mount and all below it, parents first (next_mnt())."""
-    yield mnt
-    for child in children_of(vfs, mnt):
-        yield from subtree(vfs, child)
+    children: dict[int, list[Mount]] = {}
+    for other in vfs.mounts:
+        if other.mnt_parent is not other:
+            children.setdefault(id(other.mnt_parent), []).append(other)
+    pending = [mnt]
+    while pending:
+        mnt = pending.pop()
+        yield mnt
+        pending.extend(reversed(children.get(id(mnt), ())))
 
 
 def new_mount(sb: SuperBlock, root: Dentry, source: str, flags: int) -> Mount:
@@ -74,16 +80,33 @@ def new_mount(sb: SuperBlock, root: Dentry, source: str, flags: int) -> Mount:
 
 def clone_mnt(old: Mount, root: Dentry) -> Mount:
     """The same file system once more, from `root` down."""
-    return new_mount(old.mnt_sb, root, old.mnt_devname, old.mnt_flags)
+    mnt = new_mount(old.mnt_sb, root, old.mnt_devname, old.mnt_flags)
+    if old.shared is not None or old.master is not None or old.unbindable:
+        from guest.propagation import copy_sharing
+
+        copy_sharing(old, mnt)
+    return mnt
 
 
-def copy_tree(task: Task, old: Mount, root: Dentry) -> list[tuple[Mount, Mount]]:
-    """Clones of the mounts at and below a place, as (original, clone), joined to each other. Leaves out unbindables."""
+def discard(task: Task, mounts: list[Mount]) -> None:
+    """Clones that came to nothing."""
+    from guest.propagation import MS_PRIVATE, change_propagation
+
+    for mnt in mounts:
+        change_propagation(task.kernel.vfs, mnt, MS_PRIVATE)
+
+
+def copy_tree(task: Task, old: Mount, root: Dentry, whole: bool = False) -> list[tuple[Mount, Mount]]:
+    """Clones of the mounts at and below a place, as (original, clone), joined to each other.
+
+    Args:
+        whole: mounts that cannot be bound are not left out.
+    """
     pairs = [(old, clone_mnt(old, root))]
     clones = {id(old): pairs[0][1]}
     for child in list(subtree(task.kernel.vfs, old))[1:]:
         parent = clones.get(id(child.mnt_parent))
-        if parent is None or child.unbindable:
+        if parent is None or (child.unbindable and not whole):
             continue
         if child.mnt_parent is old and not root.is_ancestor_of(child.mnt_mountpoint):
             continue
@@ -95,9 +118,13 @@ def copy_tree(task: Task, old: Mount, root: Dentry) -> list[tuple[Mount, Mount]]
 
 def commit_tree(vfs: Vfs, mounts: list[Mount], ns: MntNamespace | None) -> None:
     """These mounts are a namespace's from now on, and can be walked into."""
+    used = {mnt.mnt_id for mnt in vfs.mounts}
+    number = vfs.next_mnt
     for mnt in mounts:
-        mnt.mnt_ns, mnt.mounted = ns, True
-        mnt.mnt_id = vfs.alloc_mnt_id()
+        while number in used:  # the lowest free one (mnt_alloc_id())
+            number += 1
+        used.add(number)
+        mnt.mnt_ns, mnt.mounted, mnt.mnt_id = ns, True, number
         vfs.mounts.append(mnt)
         if mnt.mnt_parent is not mnt:
             mnt.mnt_mountpoint.d_mounts.append(mnt)
@@ -122,12 +149,20 @@ def lock_mount(path: Path) -> Path:
 def graft_tree(task: Task, mounts: list[Mount], at: Path) -> None:
     """Mount a new tree (its root first) at a place of lock_mount(). Raises ENOTDIR, ENOSPC."""
     root = mounts[0]
+    refusal = 0
     if at.dentry.d_inode.is_dir() != root.mnt_root.d_inode.is_dir():
-        raise Errno(errno.ENOTDIR)
-    if len(task.kernel.vfs.mounts) + len(mounts) > _MOUNT_MAX:
-        raise Errno(errno.ENOSPC)
+        refusal = errno.ENOTDIR
+    elif len(task.kernel.vfs.mounts) + len(mounts) > MOUNT_MAX:
+        refusal = errno.ENOSPC
+    if refusal:
+        discard(task, mounts)
+        raise Errno(refusal)
     root.mnt_parent, root.mnt_mountpoint = at.mnt, at.dentry
     commit_tree(task.kernel.vfs, mounts, at.mnt.mnt_ns)
+    if at.mnt.shared is not None:
+        from guest.propagation import propagate_mnt
+
+        propagate_mnt(task, at.mnt, at.dentry, root)
 
 
 def do_add_mount(task: Task, mnt: Mount, path: Path) -> None:
@@ -173,6 +208,10 @@ def do_move_mount(task: Task, old_path: Path, new_path: Path) -> None:
         raise invalid
     if not (check_mnt(task, old) if attached else is_anonymous(old)):
         raise invalid
+    if (attached and old.mnt_parent.shared is not None) or (
+        at.mnt.shared is not None and any(mnt.unbindable for mnt in subtree(vfs, old))
+    ):
+        raise invalid
     if old_path.dentry is not old.mnt_root or at.dentry.d_inode.is_dir() != old_path.dentry.d_inode.is_dir():
         raise invalid
     above = at.mnt
@@ -185,9 +224,14 @@ def do_move_mount(task: Task, old_path: Path, new_path: Path) -> None:
     old.mnt_parent, old.mnt_mountpoint = at.mnt, at.dentry
     at.dentry.d_mounts.append(old)
     if not attached:
-        vfs.mounts = [mnt for mnt in vfs.mounts if mnt not in tree] + tree
+        moved = {id(mnt) for mnt in tree}
+        vfs.mounts = [mnt for mnt in vfs.mounts if id(mnt) not in moved] + tree
     for mnt in tree:
         mnt.mnt_ns = at.mnt.mnt_ns
+    if at.mnt.shared is not None:
+        from guest.propagation import propagate_mnt
+
+        propagate_mnt(task, at.mnt, at.dentry, old)
 
 
 def is_anonymous(mnt: Mount) -> bool:
@@ -198,15 +242,21 @@ def is_anonymous(mnt: Mount) -> bool:
 def umount_tree(task: Task, mnt: Mount) -> None:
     """Take a mount and all on it out of the namespace; file systems nobody has mounted any more let go of memory."""
     vfs = task.kernel.vfs
-    gone = list(subtree(vfs, mnt))
-    for one in reversed(gone):
+    gone = list(reversed(list(subtree(vfs, mnt))))
+    if any(one.mnt_parent.shared is not None for one in gone):
+        from guest.propagation import propagate_umount
+
+        gone = propagate_umount(task, gone[::-1])
+    for one in gone:
         one.mounted, one.mnt_ns = False, None
         detach(one)
-        vfs.mounts.remove(one)
+    vfs.mounts = [one for one in vfs.mounts if one.mounted]
+    discard(task, gone)
+    left = {id(one.mnt_sb) for one in vfs.mounts}
     for one in gone:
-        sb = one.mnt_sb
-        if not any(other.mnt_sb is sb for other in vfs.mounts) and not in_use(task, one):
-            sb.unmounted()
+        if id(one.mnt_sb) not in left and not in_use(task, one):
+            left.add(id(one.mnt_sb))
+            one.mnt_sb.unmounted()
 
 
 def do_umount(task: Task, mnt: Mount, flags: int) -> None:
@@ -222,8 +272,14 @@ def do_umount(task: Task, mnt: Mount, flags: int) -> None:
             raise Errno(errno.EAGAIN)
     if mnt is task.fs.root.mnt and not flags & MNT_DETACH:
         raise Errno(errno.EBUSY)  # the root would be made read-only: files are open for writing
-    if not flags & MNT_DETACH and (in_use(task, mnt) or children_of(vfs, mnt)):
-        raise Errno(errno.EBUSY)
+    if not flags & MNT_DETACH:
+        if in_use(task, mnt) or children_of(vfs, mnt):
+            raise Errno(errno.EBUSY)
+        if mnt.mnt_parent.shared is not None:
+            from guest.propagation import propagated_busy
+
+            if propagated_busy(task, mnt):
+                raise Errno(errno.EBUSY)
     if mnt.mnt_parent is mnt:
         raise Errno(errno.EBUSY if not flags & MNT_DETACH else errno.EINVAL)  # what the machine itself stands on
     umount_tree(task, mnt)
@@ -268,11 +324,10 @@ def copy_mnt_ns(task: Task, number: int) -> MntNamespace:
     vfs = task.kernel.vfs
     old = current_ns(task)
     root = old.root if old is not None else vfs.root.mnt
-    pairs = copy_tree(task, root, root.mnt_root)
+    pairs = copy_tree(task, root, root.mnt_root, True)
     ns = MntNamespace(number, pairs[0][1])
     commit_tree(vfs, [clone for _, clone in pairs], ns)
     for original, clone in pairs:
-        clone.unbindable = original.unbindable
         clone.copied_from = original
     return ns
 
@@ -314,6 +369,8 @@ def pivot_root(task: Task, new: Path, old: Path) -> None:
     at = lock_mount(old)
     invalid = Errno(errno.EINVAL)
     new_mnt, root_mnt = new.mnt, root.mnt
+    if any(mnt.shared is not None for mnt in (at.mnt, new_mnt.mnt_parent, root_mnt.mnt_parent)):
+        raise invalid
     if not check_mnt(task, root_mnt) or not check_mnt(task, new_mnt):
         raise invalid
     if new.dentry.d_unhashed:

@@ -101,10 +101,14 @@ def show_mountinfo(mnt: Mount, place: str) -> str:
     mode = "ro" if mnt.mnt_flags & MNT_READONLY else "rw"
     whole = "ro" if sb.s_readonly else "rw"
     inner = mangle(_path_within(mnt.mnt_root))
-    unbindable = " unbindable" if mnt.unbindable else ""
+    optional = ""
+    if mnt.shared is not None or mnt.master is not None or mnt.unbindable:
+        from guest.propagation import tags
+
+        optional = tags(mnt)
     return (
         f"{mnt.mnt_id} {mnt.mnt_parent.mnt_id} {sb.s_dev >> 20}:{sb.s_dev & 0xFFFFF} {inner} {place} {mode}"
-        f"{_options(mnt)}{unbindable} - {sb.s_type} {mangle(mnt.mnt_devname.encode())}"
+        f"{_options(mnt)}{optional} - {sb.s_type} {mangle(mnt.mnt_devname.encode())}"
         f" {whole}{sb.s_flag_names}{sb.s_options}\n"
     )
 

@@ -293,7 +293,12 @@ def sys_move_mount(task: Task, from_dfd: int, from_path: int, to_dfd: int, to_pa
         look = (LOOKUP_FOLLOW if bits & 1 else 0) | (LOOKUP_EMPTY if bits & 4 else 0)
         found.append(filename_lookup(task, s32(dfd), getname(task, path), look))
     if flags & _MOVE_SET_GROUP:
-        raise Errno(errno.EINVAL)  # there are no shared mounts to take a group from
+        from guest.propagation import set_group
+
+        roots = all(path.dentry is path.mnt.mnt_root for path in found)
+        if not roots or not set_group(task, found[0].mnt, found[1].mnt):
+            raise Errno(errno.EINVAL)
+        return 0
     do_move_mount(task, found[0], found[1])
     return 0
 

@@ -184,16 +184,17 @@ def _remount(task: Task, at: Path, sb_flags: int, mnt_flags: int, options: str) 
 
 
 def _change_type(task: Task, at: Path, flags: int) -> None:
-    """do_change_type(): all mounts are private, so that of the four kinds only MS_SHARED is missing."""
+    """do_change_type(): private, shared, slave or unbindable. Raises EINVAL."""
+    from guest.propagation import change_propagation
+
     kind = flags & ~(MS_REC | 0x8000)
     if at.dentry is not at.mnt.mnt_root or kind & ~_PROPAGATION or kind & kind - 1:
         raise Errno(errno.EINVAL)
     if not check_mnt(task, at.mnt):
         raise Errno(errno.EINVAL)
-    if kind == MS_SHARED:
-        raise Errno(errno.ENOSYS)
-    for mnt in subtree(task.kernel.vfs, at.mnt) if flags & MS_REC else (at.mnt,):
-        mnt.unbindable = kind == MS_UNBINDABLE or (mnt.unbindable and kind != MS_PRIVATE)
+    vfs = task.kernel.vfs
+    for mnt in list(subtree(vfs, at.mnt)) if flags & MS_REC else (at.mnt,):
+        change_propagation(vfs, mnt, kind)
 
 
 def sys_umount2(task: Task, path: int, flags: int) -> int:
@@ -219,7 +220,7 @@ def sys_pivot_root(task: Task, new_root: int, put_old: int) -> int:
 
 
 CALLS = (
-    Call("mount", sys_mount, PARTIAL, "no shared mounts (MS_SHARED: ENOSYS), no devices to mount"),
+    Call("mount", sys_mount, PARTIAL, "there are no devices to mount; a /proc hides no processes"),
     Call("umount2", sys_umount2, FULL),
     Call("pivot_root", sys_pivot_root, FULL),
 )

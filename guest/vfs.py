@@ -92,6 +92,7 @@ class Vfs:
         self.output = bytearray()  # captured standard output
         self.errors = bytearray()  # captured standard error
         self.next_dev = _FIRST_DEV
+        self.group_ids: set[int] = set()  # of groups of shared mounts (guest/propagation.py)
         self.next_mnt = 19  # the first that --mount and mount(2) can give
         self.pipefs = SuperBlock(kernel, "pipefs", _PIPE_DEV, PIPEFS_MAGIC)
         self.sockfs = SuperBlock(kernel, "sockfs", _SOCK_DEV, SOCKFS_MAGIC)
@@ -196,14 +197,6 @@ class Vfs:
             raise Errno(errno.EPERM)
         owner.i_nlink += 1
         return owner.add(parent, name, TmpfsInode(owner.i_sb, S_IFDIR | 0o755))
-
-    def alloc_mnt_id(self) -> int:
-        """The lowest free number of a mount (mnt_alloc_id())."""
-        used = {mount.mnt_id for mount in self.mounts}
-        number = self.next_mnt
-        while number in used:
-            number += 1
-        return number
 
     def alloc_dev(self) -> int:
         """The lowest free device number of a file system without a device (get_anon_bdev())."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from guest.file import OpenFile
     from guest.kernel import Kernel
     from guest.namespace import MntNamespace
+    from guest.propagation import PeerGroup
     from guest.task import Task
     from mm.types import AddressSpace
 
@@ -321,6 +322,8 @@ class Mount:
         self.mnt_ns: MntNamespace | None = None  # whose tree it is in (namespace.py); None: the first
         self.mounted = True
         self.mnt_expiry_mark = False
+        self.shared: PeerGroup | None = None  # whom it shares mounts with (propagation.py)
+        self.master: PeerGroup | None = None  # whom it receives them from
         self.unbindable = False
         self.copied_from: Mount | None = None  # while a namespace is being made
 

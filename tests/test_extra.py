@@ -33,6 +33,7 @@ CHECK = {
     "timens": 0,
     "newmount": 0,
     "netns": 0,
+    "sharing": 0,
     "sigio": 0,
     "places": 0,
     "policies": 0,
