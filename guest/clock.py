@@ -12,6 +12,15 @@ NSEC_PER_SEC = 1_000_000_000
 TICK_NSEC = NSEC_PER_SEC // 250  # CONFIG_HZ=250
 TRAP_NSEC = 1_000  # what one trap is taken to cost
 FAULT_NSEC = 5_000  # and one for a page: it is cleared, copied or read
+# And what these calls cost besides, while somebody waits for a moment: a guest that makes nothing else until then
+# would make hundreds of thousands of them for each second, and they take the host longest.
+CALL_NSEC = {
+    "fork": 100_000, "vfork": 100_000, "clone": 100_000, "clone3": 100_000, "execve": 500_000, "execveat": 500_000,
+    "exit": 50_000, "exit_group": 100_000, "mmap": 10_000, "munmap": 10_000, "mremap": 10_000, "mprotect": 10_000,
+    "madvise": 10_000,
+}  # fmt: skip
+COPY_MM_NSEC = 900_000  # an address space for a new process
+POPULATE_NSEC = 500  # a page that MAP_POPULATE faults in
 INSTRUCTION_NSEC = 2  # and one counted instruction: emulating it takes 0.5 to 5, so that alarms come when expected
 WAKE_NSEC = 50_000  # from a timer's expiry until an idle CPU runs the task it wakes
 POLLS = 1_000  # looks at the clock without a sleep between them, after which a task is taken to wait for it:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from guest.clock import COPY_MM_NSEC
 from guest.events import Fork
 from guest.exit import new_vfork_queue, wait_for_vfork_done
 from guest.nsproxy import NEW_NAMESPACES, check_thread, create_new_namespaces, enter, enter_mounts
@@ -317,7 +318,11 @@ def _copy_mm(child: Task, task: Task, flags: int) -> None:
     from mm.fork import dup_mm, mmget
 
     mm = own_mm(task)
-    child.mm = mmget(mm) if flags & CLONE_VM else dup_mm(child, mm)
+    if flags & CLONE_VM:
+        child.mm = mmget(mm)
+    else:
+        child.mm = dup_mm(child, mm)
+        task.kernel.takes(task, COPY_MM_NSEC)
 
 
 def _copy_thread(kernel: Kernel, task: Task, args: CloneArgs) -> bytes:

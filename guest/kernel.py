@@ -359,6 +359,12 @@ class Kernel:
             task.stime += POLL_NSEC
             self.need_quantum()
 
+    def takes(self, task: Task, nsec: int) -> None:
+        """A call does much: that counts when a timer or a sleep will end, which must not be put off by it for long."""
+        if self.timers.armed() and self.clock.virtual:
+            self.clock.now += nsec
+            task.stime += nsec
+
     def begin_trap(self) -> Task:
         """What every exception starts with; the task that trapped."""
         task = self.current
@@ -373,14 +379,26 @@ class Kernel:
 
     def leave(self, task: Task, code: int = 0) -> None:
         """Work before user code: timers that are due, then signals."""
+        woken = 0
         if self.clock.now >= self.timers.next:
+            waiting = len(self.run_queue)
             self.timers.run()
-        if not (task.sigpending or code or task.saved_sigmask is not None):
-            return
-        try:
-            do_signal(self, task, code)
-        except (MustSleep, TaskExit):
-            self.need_resched = True
+            woken = len(self.run_queue) - waiting
+        if task.sigpending or code or task.saved_sigmask is not None:
+            try:
+                do_signal(self, task, code)
+            except (MustSleep, TaskExit):
+                self.need_resched = True
+        if woken:
+            self._preempt(task, woken)
+
+    def _preempt(self, task: Task, woken: int) -> None:
+        """Whoever waited for a moment that has come runs before those who did not (check_preempt_wakeup())."""
+        self.run_queue.rotate(woken)
+        self.need_resched = True
+        if task.state == TASK_RUNNING:
+            task.nivcsw += 1
+            self.run_queue.append(task)
 
     def resume(self, task: Task) -> bool:
         """`task` has the CPU and its registers are loaded: finish what it was doing. False when it left again."""
@@ -435,6 +453,7 @@ class Kernel:
             self.enqueue(task)
             if task.deadline is not None:
                 task.deadline = None
+                self.timers.sleepers.pop(task, None)
                 self.timers.recompute()
 
     def enqueue(self, task: Task) -> None:
@@ -507,7 +526,7 @@ class Kernel:
 
             arrived(self, task)
         self.end_trap(task)
-        if self.run_queue and task.state == TASK_RUNNING:
+        if self.run_queue and task.state == TASK_RUNNING and task not in self.run_queue:
             task.nivcsw += 1
             self.run_queue.expired(task)
             self.need_resched = True
@@ -551,9 +570,9 @@ class Kernel:
     def expire_sleeps(self) -> None:
         """Wake tasks whose deadline has passed (called with the timers)."""
         now = self.clock.now
-        for task in list(self.tasks.values()):
-            if task.deadline is not None and task.deadline <= now:
-                self.wake_up(task)
+        due = [task for task in self.timers.sleepers if task.deadline is not None and task.deadline <= now]
+        for task in sorted(due, key=lambda task: task.serial):
+            self.wake_up(task)
 
     # ---- tasks
 

@@ -149,6 +149,7 @@ def sleep_on(
     task.deadline = deadline
     if deadline is not None:
         timers = task.kernel.timers
+        timers.sleepers[task] = None
         timers.next = min(timers.next, deadline)
     for queue in queues:
         queue.tasks.append(task)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from guest.clock import POPULATE_NSEC
 from guest.own_mm import own_mm
 from guest.syscalls import FULL, Call
 from mm.brk import brk
 from mm.errors import Errno
-from mm.flags import MAP_ANONYMOUS, MAP_HUGETLB, VM_NORESERVE
+from mm.flags import MAP_ANONYMOUS, MAP_HUGETLB, MAP_POPULATE, VM_NORESERVE
 from mm.mmap import do_munmap, vm_mmap_pgoff
 from mm.mprotect import do_mprotect
 from mm.util import fput
@@ -46,6 +47,8 @@ def sys_mmap(task: Task, addr: int, length: int, prot: int, flags: int, fd: int,
             raise Errno(errno.EINVAL)
     elif flags & MAP_HUGETLB:
         return mmap_hugetlb(mm, addr, length, prot, flags & ~0x1800, offset >> arch.page_shift)
+    if flags & MAP_POPULATE:
+        task.kernel.takes(task, min(length, mm.system.ram.nbytes) // arch.page_size * POPULATE_NSEC)
     return vm_mmap_pgoff(mm, file, addr, length, prot, flags & ~0x1800, offset >> arch.page_shift)
 
 

@@ -10,10 +10,13 @@ import sys
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from guest.clock import CALL_NSEC
 from guest.syscall_numbers import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from guest.task import Task
 
 FULL = "full"
 PARTIAL = "partial"
@@ -118,13 +121,23 @@ class Entry:
 
     def __init__(self, call: Call, arguments: tuple[int, ...]) -> None:
         self.name = call.name
-        self.handler = call.handler
+        self.handler = _costly(call.handler, CALL_NSEC[call.name]) if call.name in CALL_NSEC else call.handler
         self.support = call.support
         self.nargs = call.handler.__code__.co_argcount - 1
         self.fetch = _fetcher(arguments[: self.nargs])
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError("the system call table is built, not pickled")
+
+
+def _costly(handler: Callable[..., int], nsec: int) -> Callable[..., int]:
+    """A handler that takes its time on the machine's clock."""
+
+    def call(task: Task, *arguments: int) -> int:
+        task.kernel.takes(task, nsec)
+        return handler(task, *arguments)
+
+    return call
 
 
 class _Fetch0:

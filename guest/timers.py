@@ -13,7 +13,7 @@ from guest.siginfo import SI_KERNEL, SIGALRM, SIGKILL, SIGPROF, SIGVTALRM, SIGXC
 if TYPE_CHECKING:
     from guest.cpu_timers import CpuSleep
     from guest.kernel import Kernel
-    from guest.task import SignalStruct
+    from guest.task import SignalStruct, Task
 
 NEVER = 1 << 63
 
@@ -26,6 +26,7 @@ class Timers:
         self.next = NEVER  # CLOCK_MONOTONIC ns
         self.signals: list[SignalStruct] = []  # processes that have an armed timer
         self.alarms: list[Any] = []  # armed timerfds: objects with `expires` (ns) and fire()
+        self.sleepers: dict[Task, None] = {}  # tasks asleep until a deadline, in the order they went to sleep
         self.cpu_sleeps: list[CpuSleep] = []  # tasks asleep until somebody has used so much CPU time
         self.daemons: list[Any] = []  # kernel threads with work to do: objects with `expires` (ns) and fire()
 
@@ -88,8 +89,10 @@ class Timers:
         """Find the earliest expiry."""
         self.next = NEVER
         now = self.kernel.clock.now
-        for task in self.kernel.tasks.values():
-            if task.deadline is not None and task.deadline < self.next:
+        for task in list(self.sleepers):
+            if task.deadline is None or task.exit_state:
+                del self.sleepers[task]  # an exec or the end of the first program took it out of its sleep
+            elif task.deadline < self.next:
                 self.next = task.deadline
         for alarm in self.alarms:
             self.next = min(self.next, alarm.expires)
@@ -203,7 +206,7 @@ class Timers:
                     timer.expires = timer.expires - moved or 1
         for file in self.alarms:
             file.clock_was_set(moved)
-        for task in self.kernel.tasks.values():
+        for task in self.sleepers:
             state = task.wait_state
             if task.deadline is not None and state.get("at-time-of-day"):
                 task.deadline -= moved

@@ -1,9 +1,12 @@
-"""Spinning on the clock (Kernel.clock_was_read()): the moment comes soon, and computing between the looks counts."""
+"""Until a moment comes: looks at the clock and calls that do much take time, and who waited for it runs first."""
 
+import pytest
 from guest_world import World
 
-from guest.clock import FAULT_NSEC, NSEC_PER_SEC, POLL_NSEC, POLLS, TRAP_NSEC
+from guest.clock import CALL_NSEC, FAULT_NSEC, NSEC_PER_SEC, POLL_NSEC, POLLS, POPULATE_NSEC, TRAP_NSEC
+from guest.sched import Block, sleep_on
 from guest.sys_time import sys_time
+from mm.flags import MAP_ANONYMOUS, MAP_POPULATE, MAP_PRIVATE, PROT_READ
 
 
 def test_a_program_that_spins_for_seconds_looks_at_the_clock_less_than_a_million_times() -> None:
@@ -36,3 +39,33 @@ def test_a_fault_costs_more_than_another_trap() -> None:
     world.kernel.page_fault(fault, 0x10)  # nothing is there: it costs the same
     assert clock.now - before == FAULT_NSEC == 5 * TRAP_NSEC
     assert world.task.stime >= FAULT_NSEC
+
+
+def test_calls_that_do_much_take_time_while_somebody_waits_for_a_moment() -> None:
+    world = World()
+    clock, length = world.kernel.clock, 64 * 4096
+    before = clock.now
+
+    def populate() -> int:
+        return world.call("mmap", 0, length, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0)
+
+    assert populate() > 0 and clock.now == before
+    world.call("alarm", 100)
+    assert populate() > 0 and clock.now == before + CALL_NSEC["mmap"] + 64 * POPULATE_NSEC
+
+
+def test_who_waited_for_a_moment_runs_before_those_who_did_not() -> None:
+    world = World()
+    kernel, running = world.kernel, world.task
+    other, sleeper = world.new_task(), world.new_task()
+    kernel.set_current(running)
+    kernel.run_queue.clear()
+    kernel.run_queue.append(other)
+    with pytest.raises(Block):
+        sleep_on(sleeper, deadline=kernel.clock.now + 1000)
+    kernel.leave(running)
+    assert list(kernel.run_queue) == [other]
+    kernel.clock.now += 1000
+    kernel.leave(running)
+    assert list(kernel.run_queue) == [sleeper, other, running]
+    assert kernel.need_resched and running.nivcsw == 1
