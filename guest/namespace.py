@@ -252,7 +252,7 @@ def umount_tree(task: Task, mnt: Mount) -> None:
         detach(one)
     vfs.mounts = [one for one in vfs.mounts if one.mounted]
     discard(task, gone)
-    left = {id(one.mnt_sb) for one in vfs.mounts}
+    left = {id(one.mnt_sb) for one in (*vfs.mounts, *vfs.internal.values())}
     for one in gone:
         if id(one.mnt_sb) not in left and not in_use(task, one):
             left.add(id(one.mnt_sb))

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_PID_NS_LEVEL = 32
 RESERVED_PIDS = 300
+#: LINUX_REBOOT_CMD_RESTART, RESTART2: SIGHUP; HALT, POWER_OFF: SIGINT.
+_REBOOTS = {0x01234567: 1, 0xA1B2C3D4: 1, 0xCDEF0123: 2, 0x4321FEDC: 2}
 
 
 class PidNamespace(Namespace):
@@ -214,6 +216,20 @@ def _last_one_left(ns: PidNamespace) -> None:
     ns.exit_code = None
     _show_reboot(ns, init)
     finish_exit(init, code, True)
+
+
+def reboot_pid_ns(task: Task, cmd: int) -> None:
+    """reboot() within a namespace: its init is killed, and seems to have died of what was asked for. Raises EINVAL."""
+    from guest.exit import do_exit
+    from guest.signal import send_signal
+
+    ns = task.pid_ns
+    if ns is None or cmd not in _REBOOTS:
+        raise Errno(errno.EINVAL)
+    ns.reboot = _REBOOTS[cmd]
+    if ns.child_reaper is not None:
+        send_signal(kill_info(SIGKILL, SI_KERNEL, 0, 0), ns.child_reaper, True)
+    do_exit(task, 0)
 
 
 # setns and the files of nsfs

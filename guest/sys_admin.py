@@ -97,6 +97,10 @@ def sys_reboot(task: Task, magic1: int, magic2: int, cmd: int, arg: int) -> int:
     cmd &= 0xFFFFFFFF
     if magic1 & 0xFFFFFFFF != LINUX_REBOOT_MAGIC1 or magic2 & 0xFFFFFFFF not in LINUX_REBOOT_MAGIC2:
         raise Errno(errno.EINVAL)
+    if task.pid_ns is not None:
+        from guest.pid_namespace import reboot_pid_ns
+
+        reboot_pid_ns(task, cmd)
     if cmd in (CMD_CAD_ON, CMD_CAD_OFF):
         task.kernel.sysctls["ctrl-alt-del"] = int(cmd == CMD_CAD_ON)
         return 0
@@ -167,7 +171,9 @@ def sys_ustat(task: Task, dev: int, buf: int) -> int:
 
 CALLS = (
     Call("syslog", sys_syslog, FULL, "the log is empty"),
-    Call("reboot", sys_reboot, PARTIAL, "Ctrl-Alt-Del; EPERM for what would stop the machine"),
+    Call(
+        "reboot", sys_reboot, PARTIAL, "Ctrl-Alt-Del, in namespaces of processes; EPERM for what would stop the machine"
+    ),
     Call("swapon", sys_swapon, PARTIAL, "no file can hold swap (EINVAL)"),
     Call("swapoff", sys_swapoff, FULL),
     Call("init_module", sys_init_module, PARTIAL, "no image is a module of this kernel (ENOEXEC)"),

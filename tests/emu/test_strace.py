@@ -380,3 +380,27 @@ def test_nonsense_breaks_no_decoder(name: str) -> None:
         line = tracee.line(name, *args, result=result, fill=(area, random.randbytes(256)))
         assert "\n" not in line
         assert len(line) < 40_000
+
+
+def test_mounting(tracee: Tracee) -> None:
+    """As strace 6.1 prints a program of these calls."""
+    words = {word: tracee.put(word.encode() + b"\0") for word in ("src", "/a", "tmpfs", "size=4k", "ro", "4k", "")}
+    enoent = " = -1 ENOENT (No such file or directory)"
+    for args, flags in (
+        (f'"src", "/a", {words["tmpfs"]:#x}, ', ("MS_BIND|MS_REC", 0x5000)),
+        ('"src", "/a", "tmpfs", ', ("MS_NOSUID|MS_NODEV", 6)),
+    ):
+        line = tracee.line("mount", words["src"], words["/a"], words["tmpfs"], flags[1], 0, result=-2)
+        assert line == f"mount({args}{flags[0]}, NULL){enoent}"
+    assert tracee.line("umount2", words["/a"], 10, result=-2) == f'umount2("/a", MNT_DETACH|UMOUNT_NOFOLLOW){enoent}'
+    assert tracee.line("fsopen", words["tmpfs"], 1, result=3) == 'fsopen("tmpfs", FSOPEN_CLOEXEC)        = 3'
+    assert tracee.line("fsconfig", 3, 1, words["ro"], words["4k"], 0, result=0) == (
+        'fsconfig(3, FSCONFIG_SET_STRING, "ro", "4k", 0) = 0'
+    )
+    assert tracee.line("fsconfig", 3, 2, words["ro"], words["4k"], 2, result=0) == (
+        'fsconfig(3, FSCONFIG_SET_BINARY, "ro", "\\x34\\x6b", 2) = 0'
+    )
+    assert tracee.line("fsmount", 3, 0, 0x21, result=4) == "fsmount(3, 0, MOUNT_ATTR_RDONLY|MOUNT_ATTR_STRICTATIME) = 4"
+    assert tracee.line("move_mount", 4, words[""], AT_FDCWD, words["/a"], 4, result=0) == (
+        'move_mount(4, "", AT_FDCWD, "/a", MOVE_MOUNT_F_EMPTY_PATH) = 0'
+    )

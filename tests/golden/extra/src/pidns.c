@@ -314,8 +314,19 @@ static int subreapers(void) {
     return 0;
 }
 #include <sys/resource.h>
+static int reboots(void) {
+    printf("== reboot within\n"); fflush(stdout);
+    static const unsigned cmds[] = {0x01234567, 0xA1B2C3D4, 0xCDEF0123, 0x4321FEDC, 0, 0x89ABCDEF};
+    for (int i = 0; i < 6; i++) {
+        int p = clone_flags(CLONE_NEWPID);
+        if (!p) { int q = fork(); if (!q) { say("reboot", syscall(SYS_reboot, 0xfee1dead, 672274793, cmds[i], 0)); _exit(4); } reap(q); if (i < 4) pause(); _exit(3); }
+        reap(p);
+    }
+    int p = clone_flags(CLONE_NEWPID); if (!p) { syscall(SYS_reboot, 0xfee1dead, 672274793, cmds[2], 0); _exit(4); } reap(p);
+    return 0;
+}
 int main(int argc, char **argv) {
-    int (*const parts[])(void) = {plain, signals, orphans, zombie_outside, tids, nested, credentials, tree, joins, traced, subreapers};
+    int (*const parts[])(void) = {plain, signals, orphans, zombie_outside, tids, nested, credentials, tree, joins, traced, subreapers, reboots};
     setvbuf(stdout, 0, _IOLBF, 0);
     shared = mmap(0, 4096, 3, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     for (unsigned i = 0; i < sizeof parts / sizeof *parts; i++)
