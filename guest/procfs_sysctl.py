@@ -265,6 +265,25 @@ class Positive(Knob):
         super().store(task, value if value > 0 else self.default)
 
 
+class RealTimeBandwidth(Knob):
+    """kernel/sched_rt_period_us or sched_rt_runtime_us (sched_rt_handler()): what is written must fit the other one."""
+
+    def store(self, task: Task, value: int) -> None:
+        from guest.sched_policy import check_bandwidth
+
+        sysctls = task.kernel.sysctls
+        before = sysctls.get(self.name)
+        sysctls[self.name] = value
+        try:
+            check_bandwidth(task.kernel)
+        except Errno:
+            if before is None:
+                del sysctls[self.name]
+            else:
+                sysctls[self.name] = before
+            raise
+
+
 class Fraction(Knob):
     """vm/percpu_pagelist_fraction: 0, or at least 8 (percpu_pagelist_fraction_sysctl_handler())."""
 

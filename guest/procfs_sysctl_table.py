@@ -26,6 +26,7 @@ from guest.procfs_sysctl import (
     Numbers,
     PipeSize,
     Positive,
+    RealTimeBandwidth,
     Semaphores,
     Taint,
     Text,
@@ -72,8 +73,6 @@ kernel/sched_latency_ns 6000000 100000 1000000000
 kernel/sched_migration_cost_ns 500000 - -
 kernel/sched_min_granularity_ns 750000 100000 1000000000
 kernel/sched_nr_migrate 32 - -
-kernel/sched_rt_period_us 1000000 1 -
-kernel/sched_rt_runtime_us 950000 -1 -
 kernel/sched_tunable_scaling 1 0 2
 kernel/sched_wakeup_granularity_ns 1000000 0 1000000000
 kernel/sysctl_writes_strict 1 -1 1
@@ -232,6 +231,8 @@ _KERNEL: dict[bytes, Entry] = {
     b"printk": _file(Numbers("printk", (4, 4, 1, 7))),
     b"random": Entry(0o555, DIR, _RANDOM),
     b"randomize_va_space": _file(Knob("kernel", "randomize_va_space")),
+    b"sched_rt_period_us": _file(RealTimeBandwidth("table", "sched_rt_period_us", 1_000_000, 1)),
+    b"sched_rt_runtime_us": _file(RealTimeBandwidth("table", "sched_rt_runtime_us", 950_000, -1)),
     b"sched_rr_timeslice_ms": _file(Positive("table", "sched_rr_timeslice_ms", 100)),
     b"msg_next_id": _file(IpcKnob("msg_ids", "next_id", low=0)),
     b"msgmax": _file(IpcKnob("ipc", "msg_ctlmax", low=0)),

@@ -9,6 +9,7 @@ from guest.cred import CAP_SYS_NICE
 from mm.errors import Errno
 
 if TYPE_CHECKING:
+    from guest.kernel import Kernel
     from guest.task import Task
 
 SCHED_NORMAL, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE = 0, 1, 2, 3, 5, 6
@@ -21,8 +22,9 @@ RLIMIT_NICE, RLIMIT_RTPRIO = 13, 14
 MAX_RT_PRIORITY = 99
 _BW_SHIFT = 20
 _DL_RUNTIME_MIN = 1 << 10  # ns
-_DL_PERIOD_MIN, _DL_PERIOD_MAX = 100_000, (1 << 22) * 1000  # ns
-_DL_BANDWIDTH = 950_000 << _BW_SHIFT  # sched_rt_runtime_us of sched_rt_period_us
+_DL_PERIOD_MIN, _DL_PERIOD_MAX = 100, 1 << 22  # us
+_RT_PERIOD, _RT_RUNTIME = 1_000_000, 950_000  # us
+RUNTIME_INF = -1
 
 
 class SchedAttr(NamedTuple):
@@ -41,12 +43,14 @@ class SchedAttr(NamedTuple):
         return (self.runtime << _BW_SHIFT) // (self.period or self.deadline)
 
 
-def _check_deadline(attr: SchedAttr) -> bool:
+def _check_deadline(kernel: Kernel, attr: SchedAttr) -> bool:
     """__checkparam_dl(): whether runtime, deadline and period fit each other and the limits."""
     if not attr.deadline or attr.runtime < _DL_RUNTIME_MIN or (attr.deadline | attr.period) >> 63:
         return False
     period = attr.period or attr.deadline
-    return attr.runtime <= attr.deadline <= period and _DL_PERIOD_MIN <= period <= _DL_PERIOD_MAX
+    least = kernel.sysctls.get("sched_deadline_period_min_us", _DL_PERIOD_MIN) & 0xFFFFFFFF
+    most = kernel.sysctls.get("sched_deadline_period_max_us", _DL_PERIOD_MAX) & 0xFFFFFFFF
+    return attr.runtime <= attr.deadline <= period and least * 1000 <= period <= most * 1000
 
 
 def can_nice(task: Task, target: Task, nice: int) -> bool:
@@ -76,16 +80,41 @@ def _check_unprivileged(task: Task, target: Task, policy: int, attr: SchedAttr) 
         raise Errno(errno.EPERM)
 
 
-def _deadline_overflow(target: Task, policy: int, attr: SchedAttr) -> bool:
-    """sched_dl_overflow(): whether the deadline tasks would ask for more than there is."""
-    if policy != SCHED_DEADLINE:
-        return False
-    others = sum(
-        other.sched_deadline.bandwidth()
-        for other in target.kernel.tasks.values()
-        if other is not target and other.policy == SCHED_DEADLINE and not other.exit_state
+def _rt_limits(kernel: Kernel) -> tuple[int, int]:
+    """sched_rt_period_us and sched_rt_runtime_us."""
+    sysctls = kernel.sysctls
+    return sysctls.get("sched_rt_period_us", _RT_PERIOD), sysctls.get("sched_rt_runtime_us", _RT_RUNTIME)
+
+
+def _deadline_bandwidth(kernel: Kernel, other_than: Task | None = None) -> int:
+    """What the deadline tasks ask for, in 2**-20 of the CPU."""
+    return sum(
+        task.sched_deadline.bandwidth()
+        for task in kernel.tasks.values()
+        if task is not other_than and task.policy == SCHED_DEADLINE and not task.exit_state
     )
-    return others + attr.bandwidth() > _DL_BANDWIDTH // 1_000_000
+
+
+def check_bandwidth(kernel: Kernel) -> None:
+    """sched_rt_handler(): whether period and runtime go together. Raises Errno EINVAL, EBUSY (deadline tasks)."""
+    period, runtime = _rt_limits(kernel)
+    if runtime > period:
+        raise Errno(errno.EINVAL)
+    share = 1 << _BW_SHIFT if runtime == RUNTIME_INF else (runtime << _BW_SHIFT) // period
+    if share < _deadline_bandwidth(kernel):
+        raise Errno(errno.EBUSY)
+
+
+def _check_admission(target: Task, attr: SchedAttr) -> None:
+    """sched_dl_overflow(): whether there is so much left. Raises Errno EBUSY; EPERM: nothing is set aside at all."""
+    period, runtime = _rt_limits(target.kernel)
+    if runtime == RUNTIME_INF:
+        return
+    share = (runtime << _BW_SHIFT) // period
+    if not share:
+        raise Errno(errno.EPERM)
+    if _deadline_bandwidth(target.kernel, target) + attr.bandwidth() > share:
+        raise Errno(errno.EBUSY)
 
 
 def set_scheduler(task: Task, target: Task, attr: SchedAttr) -> None:
@@ -97,7 +126,7 @@ def set_scheduler(task: Task, target: Task, attr: SchedAttr) -> None:
         raise Errno(errno.EINVAL)
     if attr.flags & ~SCHED_FLAG_ALL or attr.priority & 0xFFFFFFFF > MAX_RT_PRIORITY:
         raise Errno(errno.EINVAL)
-    if policy == SCHED_DEADLINE and not _check_deadline(attr):
+    if policy == SCHED_DEADLINE and not _check_deadline(target.kernel, attr):
         raise Errno(errno.EINVAL)
     if (policy in REAL_TIME) != (attr.priority != 0):
         raise Errno(errno.EINVAL)
@@ -105,8 +134,8 @@ def set_scheduler(task: Task, target: Task, attr: SchedAttr) -> None:
         _check_unprivileged(task, target, policy, attr._replace(flags=attr.flags & ~1 | reset))
     if attr.flags & SCHED_FLAG_UTIL_CLAMP:
         raise Errno(errno.EOPNOTSUPP)  # CONFIG_UCLAMP_TASK is not set
-    if _deadline_overflow(target, policy, attr):
-        raise Errno(errno.EBUSY)
+    if policy == SCHED_DEADLINE:
+        _check_admission(target, attr)
     target.sched_reset_on_fork = reset
     if attr.flags & SCHED_FLAG_KEEP_PARAMS:
         return

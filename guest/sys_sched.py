@@ -6,6 +6,7 @@ import errno
 from struct import Struct
 from typing import TYPE_CHECKING, NoReturn
 
+from guest.clock import NSEC_PER_SEC, TICK_NSEC
 from guest.cred import CAP_SYS_ADMIN, CAP_SYS_NICE
 from guest.sched_policy import (
     FAIR,
@@ -140,10 +141,15 @@ def sys_sched_getparam(task: Task, pid: int, param: int) -> int:
 
 
 def sys_sched_rr_get_interval(task: Task, pid: int, interval: int) -> int:
-    """sched_rr_get_interval: 100 ms for SCHED_RR, 0 for SCHED_FIFO, a fair slice otherwise."""
+    """sched_rr_get_interval: sched_rr_timeslice_ms for SCHED_RR in whole ticks, 0 for SCHED_FIFO, else a fair slice."""
     policy = _find(task, pid).policy
-    nanoseconds = {SCHED_RR: 100_000_000, SCHED_FIFO: 0, SCHED_DEADLINE: 0}.get(policy, 4_000_000)
-    copy_to_user(task, interval, Struct("<qq").pack(0, nanoseconds))
+    nanoseconds = TICK_NSEC
+    if policy == SCHED_RR:
+        milliseconds = task.kernel.sysctls.get("sched_rr_timeslice_ms", 100)
+        nanoseconds = -(-milliseconds * 1_000_000 // TICK_NSEC) * TICK_NSEC
+    elif policy in (SCHED_FIFO, SCHED_DEADLINE):
+        nanoseconds = 0
+    copy_to_user(task, interval, Struct("<qq").pack(*divmod(nanoseconds, NSEC_PER_SEC)))
     return 0
 
 

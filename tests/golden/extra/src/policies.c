@@ -6,7 +6,7 @@ enum {
 	CALL(sched_setattr, 314, 274), CALL(sched_getattr, 315, 275), CALL(sched_setscheduler, 144, 119),
 	CALL(sched_setparam, 142, 118), CALL(sched_getparam, 143, 121), CALL(setresuid, 117, 147), CALL(prctl, 157, 167),
 	CALL(pidfd_open, 434, 434), CALL(waitid, 247, 95), CALL(dup3, 292, 24), CALL(fcntl, 72, 25), CALL(unshare, 272, 97),
-	CALL(ptrace, 101, 117),
+	CALL(ptrace, 101, 117), CALL(sched_rr_get_interval, 148, 127),
 };
 enum { UNTRACED = 2, CONTINUED = 8, SUBREAPER = 36, ENDED = 4, NOHANG = 1, NOWAIT = 0x1000000, P_PIDFD = 3, NONBLOCK = 04000, FILES = 0x400, SLACK_SET = 29, SLACK_GET };
 enum { ATTACH = 16, DETACH = 17, CONT = 7, GETSIGINFO = 0x4202, NOFILE = 7, WRITING = 1, CHILD = 17 };
@@ -138,6 +138,48 @@ static void without_rights(void)
 	wait_for(pid);
 	DO(sys(prctl, SLACK_SET, 0));
 	DO(sys(prctl, SLACK_GET));
+}
+/* A number for a file below /proc/sys/kernel, and the slice of a SCHED_RR task then. */
+static void write_limit(const char *path, const char *number)
+{
+	long fd = sys(openat, AT_FDCWD, path, WRITING, 0), time[2] = { 0, 0 }, length = 0, result;
+
+	while (number[length])
+		length++;
+	result = sys(write, fd, number, length);
+	sys(close, fd);
+	sys(sched_rr_get_interval, 0, time);
+	say("%s %s: %d, now %s", path + 17, number, result, read_file(path));
+	if (same(path + 17, "sched_rr_timeslice_ms"))
+		say("slice %d %d\n", time[0], time[1]);
+}
+static void limits(void)
+{
+	static const char runtime[] = "/proc/sys/kernel/sched_rt_runtime_us", period[] = "/proc/sys/kernel/sched_rt_period_us";
+	static const char slice[] = "/proc/sys/kernel/sched_rr_timeslice_ms", least[] = "/proc/sys/kernel/sched_deadline_period_min_us";
+	static const char *const runtimes[] = { "-2", "-1", "1000001", "1000000", "0", "950000" };
+	static const char *const periods[] = { "0", "-1", "900000", "960000", "2000000", "1000000" };
+	static const char *const slices[] = { "50", "1", "1000000", "0", "-1", "100" };
+
+	sleep_ms(100); /* what a deadline task had is free some time after it */
+	for (int i = 0; i < 6; i++)
+		write_limit(runtime, runtimes[i]);
+	for (int i = 0; i < 6; i++)
+		write_limit(period, periods[i]);
+	DO(set(48, RR, 0, 0, 1));
+	for (int i = 0; i < 6; i++)
+		write_limit(slice, slices[i]);
+	write_limit(runtime, "-1");
+	DO(deadline(0, 30 * MS, 30 * MS, 0));
+	write_limit(runtime, "950000");
+	DO(set(48, NORMAL, 0, 0, 0));
+	sleep_ms(100);
+	write_limit(runtime, "0");
+	DO(deadline(0, 10 * MS, 30 * MS, 0));
+	write_limit(runtime, "950000");
+	write_limit(least, "40000");
+	DO(deadline(0, 10 * MS, 30 * MS, 0));
+	write_limit(least, "100");
 }
 static void waits(void)
 {
@@ -284,6 +326,7 @@ static int run(void)
 	policies();
 	deadlines();
 	without_rights();
+	limits();
 	waits();
 	polls();
 	descriptors();
