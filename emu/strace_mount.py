@@ -45,18 +45,8 @@ OPEN_TREE = {
     1: "OPEN_TREE_CLONE", 0x80000: "OPEN_TREE_CLOEXEC", 0x100: "AT_SYMLINK_NOFOLLOW", 0x800: "AT_NO_AUTOMOUNT",
     0x1000: "AT_EMPTY_PATH", 0x8000: "AT_RECURSIVE",
 }  # fmt: skip
-_MOVE = [
-    "F_SYMLINKS",
-    "F_AUTOMOUNTS",
-    "F_EMPTY_PATH",
-    "-",
-    "T_SYMLINKS",
-    "T_AUTOMOUNTS",
-    "T_EMPTY_PATH",
-    "-",
-    "SET_GROUP",
-]
-MOVE_MOUNT = {1 << bit: f"MOVE_MOUNT_{name}" for bit, name in enumerate(_MOVE) if name != "-"}
+_MOVE_NAMES = "F_SYMLINKS F_AUTOMOUNTS F_EMPTY_PATH - T_SYMLINKS T_AUTOMOUNTS T_EMPTY_PATH - SET_GROUP"
+MOVE_MOUNT = {1 << bit: f"MOVE_MOUNT_{name}" for bit, name in enumerate(_MOVE_NAMES.split()) if name != "-"}
 
 
 def mount_flags(call: Syscall, value: int) -> str:

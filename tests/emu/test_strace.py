@@ -393,7 +393,7 @@ def test_mounting(tracee: Tracee) -> None:
         line = tracee.line("mount", words["src"], words["/a"], words["tmpfs"], flags[1], 0, result=-2)
         assert line == f"mount({args}{flags[0]}, NULL){enoent}"
     assert tracee.line("umount2", words["/a"], 10, result=-2) == f'umount2("/a", MNT_DETACH|UMOUNT_NOFOLLOW){enoent}'
-    assert tracee.line("fsopen", words["tmpfs"], 1, result=3) == 'fsopen("tmpfs", FSOPEN_CLOEXEC)        = 3'
+    assert tracee.line("fsopen", words["tmpfs"], 1, result=3) == 'fsopen("tmpfs", FSOPEN_CLOEXEC)         = 3'
     assert tracee.line("fsconfig", 3, 1, words["ro"], words["4k"], 0, result=0) == (
         'fsconfig(3, FSCONFIG_SET_STRING, "ro", "4k", 0) = 0'
     )
