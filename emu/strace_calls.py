@@ -185,14 +185,14 @@ def futex_value(call: Syscall, value: int) -> str | None:
 def futex_timeout(call: Syscall, value: int) -> str | None:
     """futex's fourth argument: a timeout, a count, or nothing."""
     operation = call.args[1] & FUTEX_COMMAND
-    if operation in (0, 6, 9):
+    if operation in (0, 6, 9, 11):
         return s.show_timespec(call, value)
-    return show_unsigned(call, value) if operation in (3, 4, 5) else None
+    return show_unsigned(call, value) if operation in (3, 4, 5, 12) else None
 
 
 def futex_second(call: Syscall, value: int) -> str | None:
     """futex's fifth argument: the second word of those operations that have one."""
-    return show_pointer(call, value) if call.args[1] & FUTEX_COMMAND in (3, 4, 5) else None
+    return show_pointer(call, value) if call.args[1] & FUTEX_COMMAND in (3, 4, 5, 11, 12) else None
 
 
 def futex_third(call: Syscall, value: int) -> str | None:
@@ -201,7 +201,7 @@ def futex_third(call: Syscall, value: int) -> str | None:
     if operation in (9, 10):
         bits = value & 0xFFFFFFFF
         return "FUTEX_BITSET_MATCH_ANY" if bits == 0xFFFFFFFF else show_hex(call, bits)
-    if operation == 4:
+    if operation in (4, 12):
         return show_unsigned(call, value)
     return wake_op_text(value) if operation == 5 else None
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from emu import strace_constants as k
 from emu import strace_structs as s
+from emu.strace_aio import AIO_CALLS
 from emu.strace_mount import MOUNT_CALLS
 from emu.strace_net import NET_CALLS
 from emu.strace_rare import MEMBARRIER_FLAGS, RARE_CALLS
@@ -309,6 +310,7 @@ MORE_CALLS: dict[str, Params] = {
     **NET_CALLS,
     **RARE_CALLS,
     **MOUNT_CALLS,
+    **AIO_CALLS,
     "getgroups": (INT, Out(show_groups)),
     "setgroups": (INT, show_groups),
     "capget": (CAP_HEADER, Out(s.filled(24, capability_data))),
