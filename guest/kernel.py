@@ -161,6 +161,8 @@ class Kernel:
         self.interceptor = None
         self.debugger = None
         self.data_watcher = None
+        if self.fault_counter is not None:
+            self.fault_counter.install()
         self._build()
 
     def start(self, path: bytes, argv: list[bytes], env: list[bytes]) -> Task:

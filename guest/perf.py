@@ -52,10 +52,15 @@ class FaultCounter:
         """One event more or less needs it."""
         self.users += more
         if self.users == 1 and more > 0:
-            self.next = self.arch.do_page_fault
-            setattr(self.arch, "do_page_fault", self)  # noqa: B010 - mypy forbids it for a method
+            self.install()
         elif not self.users and vars(self.arch).get("do_page_fault") is self:
             del vars(self.arch)["do_page_fault"]
+
+    def install(self) -> None:
+        """Get in the way, if somebody counts."""
+        if self.users and vars(self.arch).get("do_page_fault") is not self:
+            self.next = self.arch.do_page_fault
+            setattr(self.arch, "do_page_fault", self)  # noqa: B010 - mypy forbids it for a method
 
     def __call__(
         self, task: Task, error_code: int, address: int, user: bool = True, tried: int = 0
