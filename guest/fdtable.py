@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 _NR_OPEN_DEFAULT = 64
 _FDTABLE_STEP = 128  # 1024 / sizeof(struct file *)
 SYSCTL_NR_OPEN, SYSCTL_NR_OPEN_MIN = 1024 * 1024, 64
-_MEMORY_PER_SLOT = 512  # bytes of the machine's memory there must be for each slot of a table that is very large
+_LARGE = 4096  # slots of a table whose memory is looked at
+_SLOT_BYTES, _MEMORY_SHARE = 8, 8  # large tables may take an eighth of the machine's memory
+
+
+def _check_memory(kernel: Kernel, slots: int) -> None:
+    """Whether there is memory for so many more slots of large tables. Raises ENOMEM."""
+    tables = {id(task.files): len(task.files.fd) for task in kernel.tasks.values() if task.files is not None}
+    slots += sum(length for length in tables.values() if length > _LARGE)
+    system = kernel.system
+    if slots * _SLOT_BYTES > system.totalram_pages * system.page_size // _MEMORY_SHARE:
+        raise Errno(errno.ENOMEM)
 
 
 def nr_open(kernel: Kernel) -> int:
@@ -74,9 +84,8 @@ class FilesStruct:
         most = nr_open(task.kernel)
         if fd >= most:
             raise Errno(errno.EMFILE)
-        memory = task.system.totalram_pages * task.system.arch.page_size
-        if fd >= max(SYSCTL_NR_OPEN, memory // _MEMORY_PER_SLOT) + _FDTABLE_STEP:
-            raise Errno(errno.ENOMEM)
+        if fd >= _LARGE:
+            _check_memory(task.kernel, fd + 1 - len(self.fd))
         self._grow(fd)
         self.max_fds = min(self.max_fds, (most - 1 | 63) + 1)
 
@@ -125,11 +134,13 @@ class FilesStruct:
         return [fd for fd, file in enumerate(self.fd) if file is not None]
 
     def check_copy(self, kernel: Kernel) -> None:
-        """Raises EMFILE when fs.nr_open does not allow a second table as large as this one (dup_fd())."""
+        """Raises EMFILE when fs.nr_open does not allow a second table as large as this one (dup_fd()); ENOMEM."""
         if len(self.fd) > SYSCTL_NR_OPEN_MIN:
             limit = (nr_open(kernel) - 1 | 63) + 1
             if len(self.fd) > limit and max(self.open_fds()) >= limit:
                 raise Errno(errno.EMFILE)
+            if len(self.fd) > _LARGE:
+                _check_memory(kernel, len(self.fd))
 
     def copy(self) -> FilesStruct:
         """dup_fd(): a child's own table of the same open files."""

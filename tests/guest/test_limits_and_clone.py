@@ -80,3 +80,12 @@ def test_unused_arguments_of_speculation_control(world: World) -> None:
     assert world.call("prctl", 52, 1, 1) == -errno.EINVAL
     assert world.call("prctl", 52, 1) == 2
     assert world.call("ioprio_get", 1, 0) == 4
+
+
+def test_large_tables_of_descriptors_take_a_bounded_share_of_memory(world: World) -> None:
+    """A table of a million descriptors, copied by every fork, would fill the host's memory and not the guest's."""
+    assert world.call("setrlimit", 7, struct.pack("<QQ", 1 << 20, 1 << 20)) == 0
+    assert world.call("dup3", 1, (1 << 19) - 1, 0) == (1 << 19) - 1
+    results = [world.call("clone", 17) for _ in range(3)]
+    assert results[-1] == -errno.ENOMEM and world.call("clone", 17 | 0x400) > 0  # CLONE_FILES: no copy
+    assert world.call("dup3", 1, (1 << 20) - 1, 0) == -errno.ENOMEM
