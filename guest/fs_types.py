@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, ClassVar
 
-from guest.fs_context import FLAG, STRING, FsContext, Param, parse_value
+from guest.fs_context import FLAG, STRING, FsContext, Param, kstrtouint, parse_value
 from guest.vfs_flags import S_IFMT
 from mm.errors import Errno
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from guest.vfs_types import SuperBlock
 
 _PAGE_SIZE = 4096
+_HIDEPID = {"off": 0, "noaccess": 1, "invisible": 2, "ptraceable": 4}
 _HUGE = "never always within_size advise"
 S_IFBLK = 0o060000
 
@@ -170,16 +171,16 @@ class Proc(FsType):
     def take(self, fc: FsContext, task: Task, key: str, value: object) -> None:
         text = str(value)
         if key == "hidepid":
-            if text not in ("0", "off"):
-                words = ("1", "2", "4", "noaccess", "invisible", "ptraceable")
-                if text in words:
-                    raise Errno(errno.EOPNOTSUPP)  # hiding processes is not done
+            number = kstrtouint(text, 0)
+            word = text if number is None else {0: "off", 1: "noaccess", 2: "invisible", 4: "ptraceable"}.get(number)
+            if word not in _HIDEPID:
                 raise fc.invalid(f"proc: unknown value of hidepid - {text}\n")
+            fc.options[key] = _HIDEPID[word]
         elif key == "subset":
             for word in filter(None, text.split(",")):
                 if word != "pid":
                     raise fc.invalid(f"proc: unsupported subset option - {word}\n")
-                raise Errno(errno.EOPNOTSUPP)
+                fc.options[key] = True
         else:
             fc.options[key] = value
 
@@ -187,9 +188,26 @@ class Proc(FsType):
         from guest.procfs import ProcSuper
 
         sb = ProcSuper(task.kernel, task.kernel.vfs.alloc_dev(), task.pid_ns)
-        if fc.options.get("gid"):
-            sb.s_options = f",gid={fc.options['gid']}"
+        self._apply(sb, fc)
         return sb
+
+    def reconfigure(self, fc: FsContext, task: Task) -> None:
+        self._apply(fc.sb, fc)
+
+    @staticmethod
+    def _apply(sb: SuperBlock | None, fc: FsContext) -> None:
+        """proc_apply_options()."""
+        from guest.procfs import ProcSuper
+
+        if not isinstance(sb, ProcSuper):
+            return
+        sb.pid_gid = fc.options.get("gid", sb.pid_gid)
+        sb.hide_pid = fc.options.get("hidepid", sb.hide_pid)
+        sb.pidonly = fc.options.get("subset", sb.pidonly)
+        word = next(word for word, number in _HIDEPID.items() if number == sb.hide_pid)
+        text = f",gid={sb.pid_gid}" if sb.pid_gid else ""
+        text += f",hidepid={word}" if sb.hide_pid else ""
+        sb.s_options = text + (",subset=pid" if sb.pidonly else "")
 
 
 class Single(FsType):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Store = Callable[["ProcInode", Task, int, bytes], int]
 
 CAP_SYS_PTRACE = 19
+HIDEPID_NO_ACCESS, HIDEPID_INVISIBLE, HIDEPID_NOT_PTRACEABLE = 1, 2, 4
 SINGLE, TEXT, SPECIAL, LINK, DIR = range(5)  # how an entry is read
 _INO_PER_TASK = 1 << 16
 _INO_TID, _INO_FD, _INO_FDINFO = 1 << 15, 1 << 13, 1 << 14  # within a task's numbers
@@ -62,7 +63,18 @@ class ProcSuper(SuperBlock):
     def __init__(self, kernel: Kernel, s_dev: int, pid_ns: PidNamespace | None = None) -> None:
         super().__init__(kernel, "proc", s_dev, PROC_SUPER_MAGIC)
         self.pid_ns = pid_ns  # whose processes it shows; None: the first namespace
+        self.hide_pid = 0  # HIDEPID_*
+        self.pid_gid = 0  # whose members everything is shown to
+        self.pidonly = False  # nothing but processes
         self.root = Dentry(b"", None, ProcRoot(self))
+
+    def may_see(self, reader: Task, task: Task, least: int) -> bool:
+        """has_pid_permissions(): whether `reader` may see a process, or look into it, where `least` forbids it."""
+        if self.hide_pid == HIDEPID_NOT_PTRACEABLE:
+            return ptrace_may_access(reader, task)
+        if self.hide_pid < least or reader.cred.in_group(self.pid_gid):
+            return True
+        return ptrace_may_access(reader, task)
 
     def pid_nr(self, pid: int) -> int:
         """The number of a process, group or session in this /proc; 0: none."""
@@ -234,14 +246,20 @@ class ProcRoot(ProcInode):
         self.table = self.fixed()
         if name.isdigit() and (name == b"0" or name[:1] != b"0"):
             task = self.i_sb.find_task(name)
+            if task is not None and self.i_sb.hide_pid == HIDEPID_NOT_PTRACEABLE:
+                task = task if ptrace_may_access(self.i_sb.kernel.current, task) else None
             return Dentry(name, parent, ProcPid.of(self.i_sb, task)) if task is not None else None
+        if self.i_sb.pidonly and name not in (b"self", b"thread-self"):
+            return None
         return super().lookup(parent, name)
 
     def iterate(self, parent: Dentry, task: Task) -> Iterator[tuple[bytes, int, int]]:
         self.table = self.fixed()
-        yield from super().iterate(parent, task)
+        for entry in super().iterate(parent, task):
+            if not self.i_sb.pidonly or entry[0] in (b"self", b"thread-self"):
+                yield entry
         for nr, other in self.i_sb.shown_tasks():
-            if other.group_leader is other:
+            if other.group_leader is other and self.i_sb.may_see(task, other, HIDEPID_INVISIBLE):
                 yield b"%d" % nr, task_ino(other), S_IFDIR | 0o555
 
 
@@ -250,8 +268,26 @@ def task_ino(task: Task) -> int:
     return (task.serial + 1) * _INO_PER_TASK
 
 
+def pid_permission(inode: ProcInode, task: Task) -> int | None:
+    """proc_pid_permission(): EPERM or ENOENT in a /proc that hides processes."""
+    sb, subject = inode.i_sb, inode.subject
+    if not sb.hide_pid or subject is None or sb.may_see(task, subject, HIDEPID_NO_ACCESS):
+        return None
+    return errno.ENOENT if sb.hide_pid == HIDEPID_INVISIBLE else errno.EPERM
+
+
 class ProcPid(ProcInode):
     """/proc/PID."""
+
+    def permission(self, task: Task, mask: int) -> int | None:
+        self.own()
+        return pid_permission(self, task)
+
+    def getattr(self) -> None:
+        sb, reader = self.i_sb, self.i_sb.kernel.current
+        if sb.hide_pid and self.subject is not None and not sb.may_see(reader, self.subject, HIDEPID_INVISIBLE):
+            raise Errno(errno.ENOENT)
+        self.own()
 
     @classmethod
     def of(cls, sb: SuperBlock, task: Task, thread: bool = False) -> ProcPid:
@@ -270,6 +306,10 @@ class ProcPid(ProcInode):
 
 class ProcTasks(ProcInode):
     """/proc/PID/task."""
+
+    def permission(self, task: Task, mask: int) -> int | None:
+        self.own()
+        return pid_permission(self, task)
 
     def getattr(self) -> None:
         self.own()

@@ -220,7 +220,7 @@ def sys_pivot_root(task: Task, new_root: int, put_old: int) -> int:
 
 
 CALLS = (
-    Call("mount", sys_mount, PARTIAL, "there are no devices to mount; a /proc hides no processes"),
+    Call("mount", sys_mount, PARTIAL, "there are no devices to mount"),
     Call("umount2", sys_umount2, FULL),
     Call("pivot_root", sys_pivot_root, FULL),
 )

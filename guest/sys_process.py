@@ -33,7 +33,8 @@ def sys_gettid(task: Task) -> int:
 
 def sys_getppid(task: Task) -> int:
     """getppid."""
-    return task.vnr(task.real_parent.tgid)
+    tgid = task.real_parent.tgid
+    return tgid if task.pid_ns is None else task.vnr(tgid)
 
 
 def sys_exit(task: Task, code: int) -> int:

@@ -122,12 +122,26 @@ static void spaces(void) {
     fd = open("/proc/self/mounts", O_RDONLY); struct pollfd pf = {fd, POLLPRI, 0}; printf("poll %d", poll(&pf, 1, 0)); printf(" %x\n", pf.revents); mount("x", "/tmp/a", "tmpfs", 0, 0); printf("changed %d", poll(&pf, 1, 0)); printf(" %x\n", pf.revents); printf("again %d\n", poll(&pf, 1, 0)); umount("/tmp/a");
     p = fork(); if (!p) { setuid(1000); say("fsopen", fsopen_("tmpfs", 0)); say("fspick", pick(AT_FDCWD, "/tmp", 0)); say("fsmount", fsmount_(0, 0, 0)); say("clone", tree(AT_FDCWD, "/tmp", 1)); ok("open_tree", tree(AT_FDCWD, "/tmp", 0)); say("move", move(0, "", 0, "", 0)); say("mount", mount("x", "/tmp/a", "tmpfs", 0, 0)); say("umount", umount("/tmp")); say("unshare", unshare(CLONE_NEWNS)); fflush(stdout); _exit(0); } waitpid(p, 0, 0);
 }
+static void hidden(void) {
+    puts("== proc that hides");
+    mkdir("/tmp/p", 0755); int me = getpid(); char path[64], b[64];
+    static const char *kinds[] = {"hidepid=0", "hidepid=1", "hidepid=invisible", "hidepid=ptraceable", "hidepid=2,gid=77", "subset=pid", "hidepid=3", "hidepid=x", "subset=pid,x", "gid=5,hidepid=off", "what"};
+    for (int i = 0; i < 11; i++) {
+        printf("%s ", kinds[i]); int r = mount("p", "/tmp/p", "proc", 0, kinds[i]); say("mount", r); if (r < 0) continue; mounts_line("/tmp/p");
+        snprintf(path, 64, "/tmp/p/%d/status", me); if (i != 3) say("root", access(path, R_OK)); say("uptime", access("/tmp/p/uptime", F_OK)); if (i != 3) say("self", access("/tmp/p/self", F_OK)); fflush(stdout);
+        int q = fork(); if (!q) { if (i == 4) { int g = 77; syscall(SYS_setgroups, 1, &g); } setuid(1000); say("open", open(path, O_RDONLY) < 0 ? -1 : 0); snprintf(b, 64, "/tmp/p/%d", me); struct stat st; say("stat", stat(b, &st)); say("own", access("/tmp/p/self/status", R_OK)); fflush(stdout); execl("/proc/self/exe", "newmount", "list", b + 7, (char *)0); _exit(0); } waitpid(q, 0, 0);
+        if (i == 1) { say("remount", mount(0, "/tmp/p", 0, MS_REMOUNT, "hidepid=off")); mounts_line("/tmp/p"); }
+        umount("/tmp/p");
+    }
+}
+#include <dirent.h>
 #include <signal.h>
 int main(int argc, char **argv) {
     setvbuf(stdout, 0, _IOLBF, 0);
     if (argc > 1 && *argv[1] == 'x') return 0;
-    void (*const parts[])(void) = {opening, configuring, picking, trees, flags, spaces};
+    if (argc > 2) { DIR *d = opendir("/tmp/p"); struct dirent *e; int there = 0, fixed = 0; while (d && (e = readdir(d))) there += !strcmp(e->d_name, argv[2]), fixed += !strcmp(e->d_name, "uptime"); printf("listed %d uptime %d\n", there, fixed); return 0; }
+    void (*const parts[])(void) = {opening, configuring, picking, trees, flags, spaces, hidden};
     mkdir("/tmp/a", 0755); mkdir("/tmp/b", 0755); make("/tmp/plain");
-    for (int i = 0; i < 6; i++) if (argc < 2 || atoi(argv[1]) == i) parts[i]();
+    for (int i = 0; i < 7; i++) if (argc < 2 || atoi(argv[1]) == i) parts[i]();
     return 0;
 }
