@@ -86,9 +86,9 @@ def core_name(task: Task, info: SigInfo, pattern: str) -> bytes:
     """format_corename(): the pattern with its % letters replaced; ".PID" behind it when core_uses_pid asks."""
     mm = task.mm
     exe = mm.exe_file.d_path() if mm is not None and mm.exe_file is not None else task.comm
-    uts = utsname(task)[1]
+    uts, nr = utsname(task)[1], task.vnr
     values = {
-        "%": "%", "p": str(task.tgid), "P": str(task.tgid), "i": str(task.pid), "I": str(task.pid),
+        "%": "%", "p": str(nr(task.tgid)), "P": str(task.tgid), "i": str(nr(task.pid)), "I": str(task.pid),
         "u": str(task.cred.uid), "g": str(task.cred.gid), "d": str(mm.flags & 3 if mm is not None else 0),
         "s": str(info.signo), "t": str(task.kernel.vfs.now() // 1_000_000_000), "h": _escaped(uts),
         "e": _escaped(task.comm), "f": _escaped(exe.rpartition("/")[2]), "E": _escaped(exe),
@@ -102,7 +102,7 @@ def core_name(task: Task, info: SigInfo, pattern: str) -> bytes:
             letter = values.get(letter, "")
         out.append(letter)
     if not named and task.kernel.sysctls.get("core_uses_pid", 0):
-        out.append(f".{task.tgid}")
+        out.append(f".{task.vnr(task.tgid)}")
     return "".join(out).encode("utf-8", "surrogateescape")
 
 
@@ -288,22 +288,22 @@ class CoreFile:
     def prstatus(self, thread: Task) -> bytes:
         """struct elf_prstatus up to the registers (fill_prstatus())."""
         signo, signal = self.info.signo, thread.signal
-        times = []
+        times, nr = [], thread.vnr
         for ns in (thread.utime, thread.stime, signal.cutime, signal.cstime):
             times += [ns // 1_000_000_000, ns // 1000 % 1_000_000]
         return _PRSTATUS.pack(
             signo, 0, 0, signo, thread.pending.signal, thread.blocked,
-            thread.pid, thread.ppid, signal.pgrp, signal.session, *times,
+            nr(thread.pid), nr(thread.ppid), nr(signal.pgrp), nr(signal.session), *times,
         )  # fmt: skip
 
     def prpsinfo(self) -> bytes:
         """struct elf_prpsinfo (fill_psinfo())."""
-        task, mm = self.task, self.mm
+        task, mm, nr = self.task, self.mm, self.task.vnr
         words = access_process_vm(mm, mm.arg_start, min(mm.arg_end - mm.arg_start, 79)).replace(b"\0", b" ")
         comm = task.comm.encode("utf-8", "surrogateescape")
         return _PRPSINFO.pack(
-            0, b"R", 0, task.nice, task.flags | _PF_DUMPCORE, task.cred.uid, task.cred.gid, task.pid, task.ppid,
-            task.signal.pgrp, task.signal.session, comm, words,
+            0, b"R", 0, task.nice, task.flags | _PF_DUMPCORE, task.cred.uid, task.cred.gid, nr(task.pid), nr(task.ppid),
+            nr(task.signal.pgrp), nr(task.signal.session), comm, words,
         )  # fmt: skip
 
     def auxv(self) -> bytes:

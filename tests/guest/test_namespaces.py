@@ -6,7 +6,16 @@ import pickle
 import pytest
 from guest_world import World
 
-from guest.nsproxy import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWUTS, KINDS
+from guest.nsproxy import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    KINDS,
+)
 
 IPC_CREAT = 0o1000
 KEY = 0x1234
@@ -82,6 +91,22 @@ def test_a_clone_starts_in_new_ones_and_they_pickle(world: World) -> None:
     assert {kind: space.number for kind, space in again.spaces.items()} == {
         kind: space.number for kind, space in child.nsproxy.spaces.items()
     }
+
+
+def test_all_of_them_and_half_made_mounts_pickle(world: World) -> None:
+    everything = CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWTIME
+    assert world.call("mount", 0, "/", 0, 1 << 20 | 1 << 14, 0) == 0  # MS_SHARED | MS_REC
+    assert world.call("unshare", everything) == 0
+    context = world.call("fsopen", "tmpfs", 0)
+    assert world.call("fsconfig", context, 1, "nosuch", "x", 0) == -errno.EINVAL
+    pid = world.call("fork")
+    kernel = pickle.loads(pickle.dumps(world.kernel))
+    child = kernel.tasks[pid]
+    assert child.pid_ns.numbers == {pid: 1} and child.pid_ns.child_reaper is child
+    assert child.time_ns is kernel.tasks[world.task.pid].nsproxy.time_ns and child.time_ns.frozen_offsets
+    assert child.files.fd[context].fc.log == ["e tmpfs: Unknown parameter 'nosuch'\n"]
+    root = child.fs.root.mnt
+    assert root.mnt_ns is child.nsproxy.spaces[CLONE_NEWNS] and kernel.vfs.root.mnt in root.shared.members
 
 
 def test_a_network_of_its_own_begins_with_its_loopback_down(world: World) -> None:
