@@ -3,8 +3,8 @@
     owner.pi_waiters    the first waiter of every lock the task owns, most urgent first: it runs at that one's priority
     task.pi_blocked_on  the RtWaiter the task waits with; its lock's owner may be waiting itself: a chain
 
-Priorities are the kernel's: 0 to 98 real-time, 100 to 139 by nice value, less is more urgent. Who may run is not
-decided by them here (sys_sched.py); who gets a lock first is, and /proc/PID/stat shows them.
+Priorities are the kernel's: 0 to 98 real-time, 100 to 139 by nice value, less is more urgent (`Task.prio`). Who gets a
+lock first goes by them, who runs next does among real-time tasks (run_queue.py), and /proc/PID/stat shows them.
 
 A lock that is given back has no owner until its first waiter has run and taken it; meanwhile somebody more urgent may.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from guest.task import Task
 
-MAX_LOCK_DEPTH = 1024  # max_lock_depth: how far a chain is followed
+MAX_LOCK_DEPTH = 1024  # default of /proc/sys/kernel/max_lock_depth: how far a chain is followed
 _prio = attrgetter("prio")
 
 
@@ -159,7 +159,7 @@ def adjust_prio_chain(
     """
     requeue = True
     top_waiter = orig_waiter
-    for _ in range(MAX_LOCK_DEPTH):
+    for _ in range(top_task.kernel.sysctls.get("max_lock_depth", MAX_LOCK_DEPTH)):
         waiter = task.pi_blocked_on
         if waiter is None or waiter.lock is None:
             return
