@@ -120,6 +120,12 @@ class Kernel:
         self.number_register = arch.number
         self.number_mask = arch.number_mask
         self.result_register = arch.result
+        self.system.wake_daemons = self._wake_daemons
+
+    def _wake_daemons(self) -> None:
+        from guest.khugepaged import wake_khugepaged
+
+        wake_khugepaged(self)
 
     def _make_vfs(self) -> Any:
         from guest.vfs import Vfs

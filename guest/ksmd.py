@@ -25,6 +25,7 @@ class Ksmd:
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
+        self.eager = False  # even with nobody else about it keeps its pace
         self.expires = 0  # CLOCK_MONOTONIC ns: when it runs next
 
     def fire(self) -> None:

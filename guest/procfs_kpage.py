@@ -58,7 +58,10 @@ _PLAIN = same_flags(NEW_ANON_FLAGS) | KPF_MMAP | KPF_ANON  # a page known by its
 
 def stable_page_flags(system: System, page: Page) -> int:
     """What kpageflags says of a frame in use."""
-    flags = same_flags(page.flags)
+    own = page.flags
+    if own & PG_COMPOUND and page.private is not page and not own & PG_RESERVED:
+        own &= PG_HWPOISON  # the other marks of a huge page are its head's
+    flags = same_flags(own)
     if page.flags & PG_TABLE and page.index:
         flags |= KPF_PGTABLE
     if page.mapcount > 0:

@@ -1,9 +1,9 @@
 """What is in /sys: processors, nodes, and the settings of huge pages and KSM.
 
 Names and values are those of a Linux 5.10 with one processor and one node; the rest of the tree (devices, buses,
-modules) is not there. A number that mm/ does not obey is kept, so a program reads back what it wrote. Pools of huge
-pages are those of mm/hugetlb_pool.py; transparent huge pages obey `enabled` and `use_zero_page`; KSM is sysfs_ksm.py's.
-Of shared memory none are made: there shmem_enabled stays "never".
+modules) is not there. Pools of huge pages are those of mm/hugetlb_pool.py; transparent huge pages obey `enabled` and
+`use_zero_page`. KSM and khugepaged are sysfs_daemons.py's. Of shared memory no huge pages are made: there shmem_enabled
+stays "never".
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from guest.procfs import DIR, LINK, SPECIAL, Entry
 from guest.procfs_sysctl import Knob, store_pool_size
-from guest.sysfs_ksm import KsmCounter, ksm_files
+from guest.sysfs_daemons import READ_ONLY, khugepaged_files, ksm_files
 from mm.errors import Errno
 
 if TYPE_CHECKING:
@@ -95,6 +95,10 @@ class ThpEnabled:
         if word not in (b"always", b"madvise", b"never"):
             raise Errno(errno.EINVAL)
         task.system.thp_enabled = word.decode()
+        if task.system.khugepaged is not None:
+            from guest.khugepaged import wake_khugepaged
+
+            wake_khugepaged(task.kernel, True)
         return len(data)
 
 
@@ -158,15 +162,11 @@ def _folder(**entries: Any) -> dict[bytes, Entry]:
             table[name] = Entry(0o777, LINK, what)
         elif isinstance(what, str):
             table[name] = Entry(0o444, SPECIAL, Fixed(what))
-        elif isinstance(what, NodeMemory) or type(what) in (PoolNumber, KsmCounter):
+        elif isinstance(what, NodeMemory) or type(what) is PoolNumber or what.__class__ in READ_ONLY:
             table[name] = Entry(0o444, SPECIAL, what)
         else:
             table[name] = Entry(0o644, SPECIAL, what)
     return table
-
-
-def _number(name: str, default: int, high: int | None = None) -> Knob:
-    return Knob("table", f"sys/{name}", default, low=0, high=high)
 
 
 def _hugepages(kilobytes: tuple[int, ...], node: bool) -> dict[bytes, Entry]:
@@ -188,22 +188,11 @@ def _hugepages(kilobytes: tuple[int, ...], node: bool) -> dict[bytes, Entry]:
 
 
 def _transparent(arch: Arch) -> dict[bytes, Entry]:
-    pages = arch.pmd_size >> arch.page_shift
     return _folder(
         defrag=ThpDefrag(),
         enabled=ThpEnabled() if arch.transparent_hugepage else Choice("always madvise [never]"),
         hpage_pmd_size=str(arch.pmd_size),
-        khugepaged=_folder(
-            alloc_sleep_millisecs=_number("khugepaged/alloc_sleep", 60000),
-            defrag=_number("khugepaged/defrag", 1, 1),
-            full_scans="0",
-            max_ptes_none=_number("khugepaged/none", pages - 1, pages - 1),
-            max_ptes_shared=_number("khugepaged/shared", pages // 2, pages - 1),
-            max_ptes_swap=_number("khugepaged/swap", pages // 8, pages - 1),
-            pages_collapsed="0",
-            pages_to_scan=_number("khugepaged/scan", pages * 8),
-            scan_sleep_millisecs=_number("khugepaged/scan_sleep", 10000),
-        ),
+        khugepaged=_folder(**khugepaged_files(arch.pmd_size >> arch.page_shift)),
         shmem_enabled=Choice("always within_size advise [never] deny force"),
         use_zero_page=Knob("system", "thp_use_zero_page", low=0, high=1),
     )

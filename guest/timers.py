@@ -130,7 +130,11 @@ class Timers:
         return first
 
     def next_daemon(self) -> int:
-        """When a kernel thread goes on with its work, which wakes nobody; NEVER: none has any."""
+        """When a kernel thread goes on with its work, which wakes nobody; NEVER: none has any. Asked while idle."""
+        for daemon in self.daemons:
+            if daemon.eager:
+                daemon.expires = self.kernel.clock.now
+                self.next = min(self.next, daemon.expires)
         return min((daemon.expires for daemon in self.daemons), default=NEVER)
 
     @staticmethod

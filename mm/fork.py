@@ -65,6 +65,7 @@ def _mm_init(mm: MmStruct) -> None:
     mm.deposited = []
     mm.ioctx_table = None
     mm.ksm_slot = None
+    mm.khugepaged = False
     current = system.current
     parent = current.mm if current is not None else None
     if parent is not None:
@@ -132,6 +133,10 @@ def dup_mmap(mm: MmStruct, oldmm: MmStruct) -> None:
         from mm.ksm import ksm_enter
 
         ksm_enter(mm)
+    if oldmm.khugepaged:
+        from mm.khugepaged import khugepaged_enter
+
+        khugepaged_enter(mm)
     shift = mm.arch.page_shift
     prev: VmAreaStruct | None = None
     contexts: dict[int, Any] = {}  # of userfaultfds that follow the fork
@@ -249,6 +254,10 @@ def mmput(mm: MmStruct) -> None:
         from mm.ksm import ksm_exit
 
         ksm_exit(mm)
+    if mm.khugepaged:
+        from mm.khugepaged import khugepaged_exit
+
+        khugepaged_exit(mm)
     exit_mmap(mm)
     if mm.exe_file is not None:
         fput(mm.exe_file)

@@ -11,7 +11,7 @@ The mlocked mark is the head's alone, and stands for all of them in nr_mlock.
 
 With each huge entry goes one PTE table in reserve (`mm.deposited`), so that splitting needs no memory.
 
-DEVIATION D3: there is no khugepaged: small pages of an advised area never become a huge one later.
+Small pages of an advised area become a huge one later by khugepaged.py.
 """
 
 from __future__ import annotations
@@ -118,6 +118,10 @@ def do_huge_pmd_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, fl
     if haddr < vma.vm_start or haddr + arch.pmd_size > vma.vm_end:
         return VM_FAULT_FALLBACK
     anon_vma_prepare(vma)
+    if not mm.khugepaged:
+        from mm.khugepaged import khugepaged_enter
+
+        khugepaged_enter(mm)
     if vma.vm_flags & VM_UFFD_MISSING:
         from mm.userfaultfd import handle_userfault
 
@@ -152,12 +156,19 @@ def do_huge_pmd_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, fl
 
 def _new_huge_page(vma: VmAreaStruct, haddr: int) -> int:
     """Frame number of a new huge page of the area, mapped once; 0 without a block of that size."""
+    arch = vma.vm_mm.arch
+    head = alloc_pages(vma.vm_mm.system, arch.pmd_shift - arch.page_shift, True)
+    if head is None:
+        return 0
+    prep_huge_page(vma, haddr, head)
+    return head.pfn
+
+
+def prep_huge_page(vma: VmAreaStruct, haddr: int, head: Page) -> None:
+    """The block that `head` begins is an anonymous huge page of the area, mapped once, from now on."""
     mm = vma.vm_mm
     system = mm.system
     arch = mm.arch
-    head = alloc_pages(system, arch.pmd_shift - arch.page_shift, True)
-    if head is None:
-        return 0
     index = ((haddr - vma.vm_start) >> arch.page_shift) + vma.vm_pgoff
     for number in range(arch.hpage_pmd_nr):
         page = system.mem_map[head.pfn + number]
@@ -170,7 +181,6 @@ def _new_huge_page(vma: VmAreaStruct, haddr: int) -> int:
         page.private = head
     if vma.vm_flags & (VM_LOCKED | VM_SPECIAL) == VM_LOCKED:
         mlock_vma_page(system, head)
-    return head.pfn
 
 
 def huge_pmd_set_accessed(mm: MmStruct, address: int, flags: int, pmd: int) -> None:

@@ -138,6 +138,10 @@ def madvise_behavior(vma: VmAreaStruct, prev: VmAreaStruct | None, start: int, e
         from mm.ksm import ksm_madvise
 
         ksm_madvise(vma, start, end, behavior == MADV_MERGEABLE)
+    if behavior == MADV_HUGEPAGE and not vma.vm_mm.khugepaged:
+        from mm.khugepaged import khugepaged_enter_vma
+
+        khugepaged_enter_vma(vma, new_flags)
     vma = vma_modify(vma, prev, start, end, new_flags, vma.vm_policy)
     set_vma_flags(vma, new_flags)
     return vma

@@ -249,7 +249,12 @@ def free_plain_anon(system: System, pfn: int) -> None:
 
 
 def copy_page(system: System, to: Page, source: Page) -> None:
-    """Copy the content of one frame to another (copy_user_highpage)."""
+    """Copy the content of one page to another (copy_user_highpage)."""
+    copy_frame(system, to.pfn, source.pfn)
+
+
+def copy_frame(system: System, to: int, source: int) -> None:
+    """Copy the content of frame `source` to frame `to`."""
     size = system.page_size
     ram = system.ram
-    ram[to.pfn * size : (to.pfn + 1) * size] = ram[source.pfn * size : (source.pfn + 1) * size]
+    ram[to * size : (to + 1) * size] = ram[source * size : (source + 1) * size]

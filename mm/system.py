@@ -28,6 +28,8 @@ class System:
             size, and its content is zero.
     """
 
+    wake_daemons: Callable[[], None] | None = None  # khugepaged has work from now on; guest/ sets it
+
     def __init__(self, arch: Arch, ram: memoryview) -> None:
         self.arch = arch
         self.page_size = arch.page_size
@@ -69,6 +71,7 @@ class System:
         self.nr_shmem = 0  # NR_SHMEM: pages in shmem page caches
         self.hugetlb: Any = None  # Hugetlb: the pools of huge pages, made by hugetlb_pools() when first asked for
         self.sysctl_hugetlb_shm_group = 0
+        self.khugepaged: Any = None  # Khugepaged: what that thread knows, made by khugepaged_state()
         self.ksm: Any = None  # Ksm: what ksmd knows, made by ksm_state() when first asked for
         self.thp_enabled = "madvise" if arch.transparent_hugepage else "never"  # or "always"
         self.thp_use_zero_page = 1  # a read of untouched huge memory maps the huge zero page
@@ -91,6 +94,7 @@ class System:
         state = self.__dict__.copy()
         del state["ram"], state["words"]
         state["listener"] = None
+        state.pop("wake_daemons", None)
         return state
 
     @property

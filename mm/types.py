@@ -421,6 +421,7 @@ class MmStruct:
         self.binfmt: Any = None
         self.flags = 0  # MMF_*: dumpable
         self.ksm_slot: MmSlot | None = None  # MMF_VM_MERGEABLE: ksmd scans it
+        self.khugepaged = False  # MMF_VM_HUGEPAGE: khugepaged scans it
         self.tlb_flush_pending = False  # a present PTE was cleared or tightened: flush before user code runs
         self.icache_pending: list[int] = []  # addresses of pages that became executable with host-written bytes
 

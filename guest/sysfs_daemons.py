@@ -1,4 +1,7 @@
-"""/sys/kernel/mm/ksm: what KSM counts, and its settings (the ksm_attrs of mm/ksm.c)."""
+"""/sys/kernel/mm/ksm and .../transparent_hugepage/khugepaged: what the threads count, and their settings.
+
+The attributes of mm/ksm.c and mm/khugepaged.c, with their ways of refusing a value.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from mm.errors import Errno
 
 if TYPE_CHECKING:
     from guest.task import Task
+    from mm.khugepaged import Khugepaged
     from mm.ksm import Ksm
 
 _UINT_MAX = 0xFFFFFFFF
@@ -26,12 +30,15 @@ def kstrtoul(data: bytes, largest: int = _ULONG_MAX) -> int:
     return int(digits)
 
 
-def _unsigned(data: bytes, largest: int = _UINT_MAX) -> int:
-    """An unsigned int for stores that call everything else EINVAL."""
+def _unsigned(data: bytes, largest: int, lowest: int = 0) -> int:
+    """A number for stores that call everything else EINVAL."""
     try:
-        return kstrtoul(data, largest)
+        value = kstrtoul(data, largest)
     except Errno:
         raise Errno(errno.EINVAL) from None
+    if value < lowest:
+        raise Errno(errno.EINVAL)
+    return value
 
 
 class KsmCounter:
@@ -60,11 +67,11 @@ class KsmNumber(KsmCounter):
 
     def put(self, task: Task, data: bytes) -> int:
         """Raises EINVAL."""
-        value = _unsigned(data)
+        value = _unsigned(data, _UINT_MAX)
         changed = value != getattr(self.ksm(task), self.name)
         setattr(self.ksm(task), self.name, value)
         if changed and self.name == "sleep_millisecs":
-            _wake(task, True)
+            _wake_ksmd(task, True)
         return len(data)
 
 
@@ -76,7 +83,7 @@ class KsmRun(KsmCounter):
         from mm.ksm import set_run
 
         set_run(self.ksm(task), _unsigned(data, 2))
-        _wake(task, False)
+        _wake_ksmd(task, False)
         return len(data)
 
 
@@ -115,14 +122,55 @@ class KsmBool(KsmCounter):
         return len(data)
 
 
-def _wake(task: Task, now: bool) -> None:
+def _wake_ksmd(task: Task, now: bool) -> None:
     from guest.ksmd import wake_ksmd
 
     wake_ksmd(task.kernel, now)
 
 
+class KhugepagedCounter:
+    """A number that can only be read."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def state(self, task: Task) -> Khugepaged:
+        """What khugepaged knows."""
+        from mm.khugepaged import khugepaged_state
+
+        return khugepaged_state(task.system)
+
+    def text(self, task: Task) -> str:
+        """The value as it is read."""
+        return f"{getattr(self.state(task), self.name)}\n"
+
+    def put(self, task: Task, data: bytes) -> int:
+        """There is no store method."""
+        raise Errno(errno.EIO)
+
+
+class KhugepagedNumber(KhugepagedCounter):
+    """A number from `lowest` to `largest`; setting one of the two pauses ends the pause."""
+
+    def __init__(self, name: str, largest: int = _UINT_MAX, lowest: int = 0) -> None:
+        super().__init__(name)
+        self.largest, self.lowest = largest, lowest
+
+    def put(self, task: Task, data: bytes) -> int:
+        """Raises EINVAL."""
+        setattr(self.state(task), self.name, _unsigned(data, self.largest, self.lowest))
+        if self.name.endswith("millisecs"):
+            from guest.khugepaged import wake_khugepaged
+
+            wake_khugepaged(task.kernel, True)
+        return len(data)
+
+
+READ_ONLY = (KsmCounter, KhugepagedCounter)  # classes of files without a write bit
+
+
 def ksm_files() -> dict[str, Any]:
-    """The files of the folder."""
+    """The files of ksm/."""
     counters = (
         "full_scans", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "stable_node_chains",
         "stable_node_dups",
@@ -133,3 +181,16 @@ def ksm_files() -> dict[str, Any]:
     for name in ("max_page_sharing", "merge_across_nodes"):
         files[name] = KsmShared(name)
     return files | {"run": KsmRun("run"), "use_zero_pages": KsmBool("use_zero_pages")}
+
+
+def khugepaged_files(pages: int) -> dict[str, Any]:
+    """The files of khugepaged/, where a huge page is that many pages."""
+    files: dict[str, Any] = {name: KhugepagedCounter(name) for name in ("full_scans", "pages_collapsed")}
+    for name in ("max_ptes_none", "max_ptes_shared", "max_ptes_swap"):
+        files[name] = KhugepagedNumber(name, pages - 1)
+    for name in ("alloc_sleep_millisecs", "scan_sleep_millisecs"):
+        files[name] = KhugepagedNumber(name)
+    return files | {
+        "defrag": KhugepagedNumber("defrag", 1),
+        "pages_to_scan": KhugepagedNumber("pages_to_scan", lowest=1),
+    }
