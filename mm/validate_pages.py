@@ -287,10 +287,10 @@ def _check_frames(
         else:
             _check(page.refcount == expected, "P8", f"frame {pfn:#x}: refcount {page.refcount}, users {expected}")
         # Of a KSM page Linux itself may miss what a fork copied and ksmd has not seen since.
-        if users and mapping is not None and not users[0][2] and not page_ksm(page):
+        if mapping is not None and not page_ksm(page) and not all(huge for _, _, huge in users):
             found = {(id(vma.vm_mm), address) for vma, address, _ in rmap_walk(system, page)}
-            for mm, address, _ in users:
-                _check((id(mm), address) in found, "P9", f"rmap of frame {pfn:#x} misses {address:#x}", mm)
+            for mm, address, huge in users:
+                _check(huge or (id(mm), address) in found, "P9", f"rmap of frame {pfn:#x} misses {address:#x}", mm)
         if page.flags & PG_MLOCKED:
             mlocked += thp_nr_pages(system, page)
             _check(page.mapcount > 0, "P11", f"frame {pfn:#x} is mlocked and not mapped")

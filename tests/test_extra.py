@@ -15,6 +15,7 @@ GUESTS = sorted(path.stem for path in (EXTRA / "src").glob("*.c"))
 
 #: Validation of memory after every call (2) takes longest where the calls are not about memory.
 CHECK = {
+    "khugepaged": 0,
     "ksm": 1,
     "vmcounts": 0,
     "ptrace": 0,
