@@ -42,7 +42,7 @@ from mm.flags import (
     VM_WRITE,
 )
 from mm.mem_map import NEW_ANON_FLAGS
-from mm.page_alloc import alloc_pages, put_page
+from mm.page_alloc import alloc_pages, free_pages, put_page
 from mm.page_rmap import (
     clear_page_mlock,
     mlock_vma_page,
@@ -53,10 +53,11 @@ from mm.page_rmap import (
 )
 from mm.pgtable import alloc_table, free_table, pmd_offset, report_pte, report_ptes
 from mm.rmap import anon_vma_prepare
+from mm.types import Page
 
 if TYPE_CHECKING:
     from mm.system import System
-    from mm.types import MmStruct, Page, VmAreaStruct
+    from mm.types import MmStruct, VmAreaStruct
 
 MMF_DISABLE_THP = 1 << 24
 HEAD_FLAGS = PG_ACTIVE | PG_DIRTY | PG_REFERENCED | PG_SWAPBACKED  # of a huge page only the head's count
@@ -79,8 +80,8 @@ def is_huge_zero_pmd(system: System, pmd: int) -> bool:
 def huge_page(mm: MmStruct, pmd: int) -> list[Page]:
     """The pages of the block a PMD entry maps."""
     head = mm.arch.pte_pfn(pmd)
-    pages = mm.system.mem_map[head : head + mm.arch.hpage_pmd_nr]
-    return [page for page in pages if page is not None]
+    frames = mm.system.mem_map.frames[head : head + mm.arch.hpage_pmd_nr]
+    return [page for page in frames if isinstance(page, Page)]
 
 
 def deposit(mm: MmStruct, pfn: int) -> None:
@@ -144,8 +145,9 @@ def do_huge_pmd_anonymous_page(vma: VmAreaStruct, mm: MmStruct, address: int, fl
         return VM_FAULT_FALLBACK
     if write:
         mm.rss_stat[MM_ANONPAGES] += arch.hpage_pmd_nr
-        for page in huge_page(mm, entry):
-            arch.sync_icache(mm, page, haddr + ((page.pfn - pfn) << arch.page_shift), entry)
+        if entry & arch.PTE_EXEC_MASK == arch.PTE_EXEC_VALUE:
+            for page in huge_page(mm, entry):
+                arch.sync_icache(mm, page, haddr + ((page.pfn - pfn) << arch.page_shift), entry)
     deposit(mm, table)
     system.words[pmd] = entry
     system.fault_result = "huge"
@@ -170,14 +172,13 @@ def prep_huge_page(vma: VmAreaStruct, haddr: int, head: Page) -> None:
     system = mm.system
     arch = mm.arch
     index = ((haddr - vma.vm_start) >> arch.page_shift) + vma.vm_pgoff
-    for number in range(arch.hpage_pmd_nr):
-        page = system.mem_map[head.pfn + number]
-        if page is None:
+    for number, page in enumerate(system.mem_map.frames[head.pfn : head.pfn + arch.hpage_pmd_nr], index):
+        if not isinstance(page, Page):
             raise KernelBug("a huge page has a hole", mm)
         page.flags = NEW_ANON_FLAGS | PG_COMPOUND
         page.mapcount = 1
         page.mapping = vma.anon_vma
-        page.index = index + number
+        page.index = number
         page.private = head
     if vma.vm_flags & (VM_LOCKED | VM_SPECIAL) == VM_LOCKED:
         mlock_vma_page(system, head)
@@ -296,13 +297,23 @@ def zap_huge_pmd(vma: VmAreaStruct, pmd: int, address: int) -> None:
     system.words[pmd] = 0
     mm.tlb_flush_pending = True
     if not is_huge_zero_pmd(system, entry):
-        for page in huge_page(mm, entry):
-            page_remove_rmap(system, page)
-            put_page(system, page)
+        _put_huge_page(mm, huge_page(mm, entry))
         mm.rss_stat[MM_ANONPAGES] -= mm.arch.hpage_pmd_nr
     zap_deposited_table(mm)
     if system.listener is not None:
         report_pte(mm, address, entry, 0)
+
+
+def _put_huge_page(mm: MmStruct, pages: list[Page]) -> None:
+    """A huge entry less maps `pages`: the last one frees them, together as they came when nobody else holds any."""
+    system = mm.system
+    together = len(pages) == mm.arch.hpage_pmd_nr and all(page.refcount == 1 for page in pages)
+    for page in pages:
+        page_remove_rmap(system, page)
+        if not together:
+            put_page(system, page)
+    if together:
+        free_pages(system, pages[0].pfn, mm.arch.pmd_shift - mm.arch.page_shift)
 
 
 def copy_huge_pmd(dst_vma: VmAreaStruct, src_mm: MmStruct, dst_pmd: int, src_pmd: int, address: int) -> bool:

@@ -10,6 +10,7 @@ clear it again: `zone.used[pfn]` remembers which were. A free frame has no `Page
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from mm.errors import KernelBug
@@ -150,15 +151,15 @@ def alloc_pages(system: System, order: int, zero: bool) -> Page | None:
     if pfn < 0:
         return None
     size = system.page_size
+    frames = range(pfn, pfn + (1 << order))
     used = zone.used
-    for frame in range(pfn, pfn + (1 << order)):
-        if used[frame]:
-            if zero:
-                system.ram[frame * size : (frame + 1) * size] = system.zeroes
-        else:
-            used[frame] = 1
-        system.mem_map[frame] = CompoundPage(frame)
-    return system.mem_map[pfn]
+    if zero:
+        for frame in compress(frames, used[frames.start : frames.stop]):
+            system.ram[frame * size : (frame + 1) * size] = system.zeroes
+    used[frames.start : frames.stop] = b"\x01" * len(frames)
+    pages = [CompoundPage(frame) for frame in frames]
+    system.mem_map.frames[frames.start : frames.stop] = pages
+    return pages[0]
 
 
 def alloc_contig_pages(system: System, order: int, zero: bool) -> Page | None:
@@ -192,7 +193,7 @@ def free_pages(system: System, pfn: int, order: int) -> None:
     """Give back a block from `alloc_pages`, a reference of each frame; a frame somebody still holds goes later."""
     mem_map = system.mem_map
     frames = range(pfn, pfn + (1 << order))
-    pages = [page for page in mem_map[frames.start : frames.stop] if page is not None]
+    pages = [page for page in mem_map.frames[frames.start : frames.stop] if isinstance(page, Page)]
     if len(pages) != len(frames):
         raise KernelBug(f"a frame of the block {pfn:#x}, order {order}, is freed twice")
     if any(page.refcount != 1 or page.mapcount for page in pages):

@@ -53,8 +53,11 @@ class CompoundPage(Page):
 
     __slots__ = ("private",)
 
-    def __init__(self, pfn: int) -> None:
-        super().__init__(pfn)
+    def __init__(self, pfn: int) -> None:  # as Page's, written out: a huge page makes hundreds
+        self.pfn = pfn
+        self.refcount = 1
+        self.mapcount = self.flags = self.index = 0
+        self.mapping = None
         self.private: Any = None
 
 
