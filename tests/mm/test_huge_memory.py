@@ -157,3 +157,20 @@ def test_without_a_block_small_pages_do(geometry: str) -> None:
     assert w.fault(BASE, WRITE) is None
     assert not pmds(w) and w.rss()[1] == 1
     w.end()
+
+
+@SMALL
+def test_it_goes_back_as_one_block_and_comes_clean(geometry: str) -> None:
+    w = world(geometry, huge=1)
+    zone = w.system.zone
+    w.fault(BASE, WRITE)
+    copy_to_user(w.task, BASE + 511 * w.ps, b"dirt")
+    (head,) = (page.pfn for page in w.system.mem_map.in_use() if page.private is page)
+    small, free = len(zone.pcp), zone.nr_free_buddy
+    do_madvise(w.mm, BASE, 2 << 20, MADV_DONTNEED)
+    assert zone.nr_free_buddy == free + 512 and len(zone.pcp) == small + 1  # and its reserve table
+    assert w.system.mem_map[head] is None and w.system.mem_map[head + 511] is None
+    w.fault(BASE, WRITE)
+    assert w.system.mem_map.page(head).private is w.system.mem_map.page(head)
+    assert copy_from_user(w.task, BASE + 511 * w.ps, 4) == bytes(4)
+    w.end()
