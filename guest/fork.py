@@ -86,6 +86,7 @@ def kernel_clone(task: Task, args: CloneArgs) -> int:
             root = child.mm.pgd if child.mm is not None else 0
             task.system.listener(Fork(task.pid, child.pid, flags | args.exit_signal, root))
         task.kernel.enqueue(child)
+        task.kernel.forked()
         if task.perf_events:
             from guest.perf import fork
 
