@@ -52,7 +52,6 @@ class Arch:
     """One architecture with one page geometry. Immutable after `make()`."""
 
     name = ""
-    mmu_pieces = False  # the MMU may remember one page in several pieces: a new frame needs a flush (ptep_clear_flush)
     VM_SOFTDIRTY = 0
     VM_DATA_DEFAULT_FLAGS = VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC  # VM_EXEC: by personality
     VM_STACK_FLAGS = VM_GROWSDOWN | VM_DATA_DEFAULT_FLAGS | VM_ACCOUNT

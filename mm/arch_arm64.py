@@ -24,6 +24,7 @@ from mm.flags import (
     VM_FAULT_OOM,
     VM_FAULT_RETRY,
     VM_FAULT_SIGBUS,
+    VM_FAULT_WRITE,
     VM_GROWSDOWN,
     VM_WRITE,
 )
@@ -117,7 +118,6 @@ class Arm64(Arch):
     """arm64 with 48-bit addresses and 4K, 16K or 64K pages."""
 
     name = "aarch64"
-    mmu_pieces = True  # QEMU remembers 1 KiB at a time
     VM_SOFTDIRTY = 0
 
     TABLE = 3
@@ -294,6 +294,8 @@ class Arm64(Arch):
                 return None
             fault = retry_fault(vma, address & self.page_mask, flags)
         if not fault & VM_FAULT_ERROR:
+            if fault & VM_FAULT_WRITE and task.system.fault_result != "cow-reuse":
+                mm.tlb_flush_pending = True  # QEMU remembers 1 KiB at a time: the access mends one part of the page
             if task.system.listener is not None:
                 report_fault(task, error_code, address, flags, fault, stack, 0)
             return None

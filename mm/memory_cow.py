@@ -137,8 +137,6 @@ def wp_page_copy(vma: VmAreaStruct, mm: MmStruct, address: int, index: int, pte:
     if entry & arch.PTE_EXEC_MASK == arch.PTE_EXEC_VALUE:
         arch.sync_icache(mm, mem_map.page(pfn), address, entry)
     system.words[index] = entry
-    if arch.mmu_pieces:
-        mm.tlb_flush_pending = True  # else the faulting access replaces all that was remembered of the page
     if system.listener is not None:
         report_pte(mm, address, pte, entry)
     if plain:
