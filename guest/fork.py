@@ -10,6 +10,7 @@ from guest.events import Fork
 from guest.exit import new_vfork_queue, wait_for_vfork_done
 from guest.nsproxy import NEW_NAMESPACES, check_thread, create_new_namespaces, enter, enter_mounts
 from guest.own_mm import own_mm
+from guest.run_queue import START_DEBIT
 from guest.sched import ERESTARTNOINTR, TASK_RUNNING, Restart
 from guest.sched_policy import SCHED_DEADLINE, SCHED_FIFO, SCHED_RR
 from guest.siginfo import SIG_IGN, SIGCHLD
@@ -256,7 +257,7 @@ def _inherit(child: Task, task: Task, flags: int) -> None:
     child.timer_slack_ns = child.default_timer_slack_ns = task.timer_slack_ns
     child.tsc_forbidden = task.tsc_forbidden
     child.policy, child.rt_priority, child.nice = task.policy, task.rt_priority, task.nice
-    child.vruntime = task.vruntime
+    child.vruntime = task.vruntime + START_DEBIT
     if task.sched_reset_on_fork:
         if task.policy in (SCHED_FIFO, SCHED_RR, SCHED_DEADLINE):
             child.policy = child.rt_priority = child.nice = 0

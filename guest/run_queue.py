@@ -27,6 +27,7 @@ _WEIGHTS = (
     1991, 1586, 1277, 1024, 820, 655, 526, 423, 335, 272, 215, 172, 137, 110, 87, 70, 56, 45, 36, 29, 23, 18, 15,
 )  # fmt: skip
 _SLEEPER_CREDIT = 3_000_000  # ns: half of sched_latency
+START_DEBIT = 3_000_000  # ns: what a new task begins behind its parent, or children of children would run for ever
 _RT_PERIOD, _RT_RUNTIME = 1_000_000, 950_000  # microseconds: the sysctls, when nobody set them
 
 

@@ -4,6 +4,7 @@ import types
 from typing import Any
 
 import pytest
+from guest_world import World
 
 from guest.run_queue import RunQueue, weight
 
@@ -95,3 +96,19 @@ def test_yield_goes_behind_its_equals() -> None:
     chosen = made.pick()
     made.yielded(chosen)
     assert made.pick() is second
+
+
+def test_children_of_children_do_not_keep_the_cpu_from_who_waits() -> None:
+    """Each runs next to nothing, begets the next and ends (stress-ng's daemon)."""
+    world = World()
+    kernel, waiter, parent = world.kernel, world.task, world.new_task()
+    kernel.run_queue.clear()
+    kernel.run_queue.special = True
+    waiter.vruntime = 10_000_000
+    kernel.run_queue.append(waiter)
+    for _ in range(10):
+        child = kernel.tasks[world.call("clone", 17, task=parent)]
+        if kernel.run_queue.pick() is waiter:
+            return
+        parent = child
+    raise AssertionError("the one who waited never ran")
