@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from guest.vfs_types import Dentry, SuperBlock
 
 MNT_FORCE, MNT_DETACH, MNT_EXPIRE = 1, 2, 4
-MOUNT_MAX = 100_000  # sysctl_mount_max
+MOUNT_MAX = 20_000  # the kernel's sysctl_mount_max is 100,000; here every mount costs the host some 2 KB and time
+
+
+def mount_max(task: Task) -> int:
+    """How many mounts there may be: /proc/sys/fs/mount-max, or what the host can bear."""
+    return min(int(task.kernel.sysctls.get("mount-max", MOUNT_MAX)), MOUNT_MAX)
 
 
 class MntNamespace(Namespace):
@@ -116,15 +121,23 @@ def copy_tree(task: Task, old: Mount, root: Dentry, whole: bool = False) -> list
     return pairs
 
 
+def copy_list(tree: list[Mount]) -> list[Mount]:
+    """Clones of a tree that is given as the list of its mounts, parents first."""
+    copies: dict[int, Mount] = {}
+    for mnt in tree:
+        copy = copies[id(mnt)] = clone_mnt(mnt, mnt.mnt_root)
+        if len(copies) > 1:
+            copy.mnt_parent, copy.mnt_mountpoint = copies[id(mnt.mnt_parent)], mnt.mnt_mountpoint
+    return list(copies.values())
+
+
 def commit_tree(vfs: Vfs, mounts: list[Mount], ns: MntNamespace | None) -> None:
     """These mounts are a namespace's from now on, and can be walked into."""
-    used = {mnt.mnt_id for mnt in vfs.mounts}
-    number = vfs.next_mnt
     for mnt in mounts:
-        while number in used:  # the lowest free one (mnt_alloc_id())
-            number += 1
-        used.add(number)
-        mnt.mnt_ns, mnt.mounted, mnt.mnt_id = ns, True, number
+        while vfs.next_mnt in vfs.mnt_ids:  # the lowest free one (mnt_alloc_id())
+            vfs.next_mnt += 1
+        vfs.mnt_ids.add(vfs.next_mnt)
+        mnt.mnt_ns, mnt.mounted, mnt.mnt_id = ns, True, vfs.next_mnt
         vfs.mounts.append(mnt)
         if mnt.mnt_parent is not mnt:
             mnt.mnt_mountpoint.d_mounts.append(mnt)
@@ -152,7 +165,7 @@ def graft_tree(task: Task, mounts: list[Mount], at: Path) -> None:
     refusal = 0
     if at.dentry.d_inode.is_dir() != root.mnt_root.d_inode.is_dir():
         refusal = errno.ENOTDIR
-    elif len(task.kernel.vfs.mounts) + len(mounts) > MOUNT_MAX:
+    elif len(task.kernel.vfs.mounts) + len(mounts) > mount_max(task):
         refusal = errno.ENOSPC
     if refusal:
         discard(task, mounts)
@@ -249,6 +262,8 @@ def umount_tree(task: Task, mnt: Mount) -> None:
         gone = propagate_umount(task, gone[::-1])
     for one in gone:
         one.mounted, one.mnt_ns = False, None
+        vfs.mnt_ids.discard(one.mnt_id)
+        vfs.next_mnt = min(vfs.next_mnt, one.mnt_id)
         detach(one)
     vfs.mounts = [one for one in vfs.mounts if one.mounted]
     discard(task, gone)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from guest.namespace import MOUNT_MAX, check_mnt, children_of, commit_tree, copy_tree, discard, in_use, subtree
+from guest.namespace import check_mnt, children_of, commit_tree, copy_list, in_use, mount_max, subtree
 from mm.errors import Errno
 
 if TYPE_CHECKING:
@@ -115,31 +115,31 @@ def propagate_mnt(task: Task, at: Mount, mountpoint: Dentry, source: Mount) -> N
     tree = list(subtree(vfs, source))
     for mnt in tree:
         new_group(vfs, mnt)
-    copies = {id(at): source}  # by the mount they sit on
+    reached = {id(at)}
     before = len(vfs.mounts)
-    done: list[PeerGroup] = []
-
-    def spread(group: PeerGroup, first: Mount, original: Mount) -> None:
-        """To the peers of a group whose `first` has `original`, and to their slaves."""
-        done.append(group)
-        for peer in group.others(first):
-            if id(peer) not in copies and peer.mounted:
-                copy = _copy_to(task, original, peer, mountpoint, False)
-                if copy is not None:  # the next is made of it
-                    original = copies[id(peer)] = copy
-        for slave in group.slaves[:]:
-            if id(slave) in copies or not slave.mounted:
-                continue
-            copy = _copy_to(task, original, slave, mountpoint, True)
+    done: set[int] = set()
+    # A group whose `first` has a copy, for its other peers and its slaves; or one of those slaves.
+    pending: list[tuple[PeerGroup | None, Mount, list[Mount], Mount | None]] = [(at.shared, at, tree, None)]
+    while pending:
+        group, first, original, slave = pending.pop()
+        if slave is not None:
+            copy = None
+            if id(slave) not in reached:
+                copy = _copy_to(task, original, slave, mountpoint, True)
             if copy is not None:
-                copies[id(slave)] = copy
-                if slave.shared is not None and slave.shared not in done:
-                    for mnt in subtree(vfs, copy):
+                reached.add(id(slave))
+                if slave.shared is not None and id(slave.shared) not in done:
+                    for mnt in copy:
                         new_group(vfs, mnt)
-                    spread(slave.shared, slave, copy)
-
-    if at.shared is not None:
-        spread(at.shared, at, source)
+                    pending.append((slave.shared, slave, copy, None))
+        elif group is not None:
+            done.add(id(group))
+            for peer in group.others(first):
+                copy = _copy_to(task, original, peer, mountpoint, False) if id(peer) not in reached else None
+                if copy is not None:  # the next is made of it
+                    original = copy
+                    reached.add(id(peer))
+            pending += [(group, first, original, one) for one in reversed(group.slaves)]
     _reverse_trees(vfs, before)
 
 
@@ -156,28 +156,27 @@ def _reverse_trees(vfs: Vfs, start: int) -> None:
     vfs.mounts[start:] = [mnt for tree in reversed(trees) for mnt in tree]
 
 
-def _copy_to(task: Task, original: Mount, where: Mount, mountpoint: Dentry, slave: bool) -> Mount | None:
+def _copy_to(task: Task, original: list[Mount], where: Mount, mountpoint: Dentry, slave: bool) -> list[Mount] | None:
     """propagate_one(): None where the place is not within that mount."""
     vfs = task.kernel.vfs
-    if not where.mnt_root.is_ancestor_of(mountpoint):
+    if not where.mounted or not where.mnt_root.is_ancestor_of(mountpoint):
         return None
-    pairs = copy_tree(task, original, original.mnt_root)
-    copy = pairs[0][1]
-    if len(vfs.mounts) + len(pairs) > MOUNT_MAX:
-        discard(task, [new for _, new in pairs])
+    if len(vfs.mounts) + len(original) > mount_max(task):
         raise Errno(errno.ENOSPC)
-    for old, new in pairs:
+    copies = copy_list(original)
+    copy = copies[0]
+    for old, new in zip(original, copies, strict=True):
         if slave:
             change_propagation(vfs, new, MS_PRIVATE)
             set_master(new, old.shared)
     under = next((m for m in mountpoint.d_mounts if m.mnt_parent is where), None)
     copy.mnt_parent, copy.mnt_mountpoint = where, mountpoint
-    commit_tree(vfs, [new for _, new in pairs], where.mnt_ns)
+    commit_tree(vfs, copies, where.mnt_ns)
     if under is not None:  # what was there stays on top
         mountpoint.d_mounts.remove(under)
         under.mnt_parent, under.mnt_mountpoint = copy, copy.mnt_root
         copy.mnt_root.d_mounts.append(under)
-    return copy
+    return copies
 
 
 def _copies_of(mnt: Mount) -> Iterator[Mount]:

@@ -93,6 +93,7 @@ class Vfs:
         self.errors = bytearray()  # captured standard error
         self.next_dev = _FIRST_DEV
         self.group_ids: set[int] = set()  # of groups of shared mounts (guest/propagation.py)
+        self.mnt_ids: set[int] = set()  # that are taken
         self.next_mnt = 19  # the first that --mount and mount(2) can give
         self.pipefs = SuperBlock(kernel, "pipefs", _PIPE_DEV, PIPEFS_MAGIC)
         self.sockfs = SuperBlock(kernel, "sockfs", _SOCK_DEV, SOCKFS_MAGIC)
@@ -176,6 +177,7 @@ class Vfs:
         mount = Mount(mnt_id, sb, sb.root, at.mnt, at.dentry, source)
         at.dentry.d_mounts.append(mount)
         self.mounts.append(mount)
+        self.mnt_ids.add(mnt_id)
         return mount
 
     def make_dirs(self, where: bytes) -> Path:
