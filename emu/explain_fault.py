@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from emu.explain_lookup import Area, Lookup
 from emu.explain_walk import HardwareWalk, rules_of
 from emu.explain_where import Instruction, area_at
-from mm.types import AddressSpace, AnonVma
+from mm.types import AddressSpace, AnonVma, StableNode
 
 if TYPE_CHECKING:
     from emu.explain import Explainer
@@ -41,6 +41,8 @@ class Frame:
             self.refcount, self.mapcount = page.refcount, page.mapcount
             if isinstance(page.mapping, AnonVma):
                 self.what = "an anonymous page"
+            elif isinstance(page.mapping, StableNode):
+                self.what = "a page KSM merged"
             elif isinstance(page.mapping, AddressSpace):
                 self.what = f"page {page.index} of the file"
             else:

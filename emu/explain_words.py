@@ -169,8 +169,8 @@ WORDS_OF: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "page is None": ("", "there is no page behind the entry: the zero page, or a raw frame"),
         "page_anon(page)": ("", "the frame is an anonymous page"),
-        "page.refcount == 1 and page.mapcount == 1": (
-            "more than one user: a copy is needed",
+        "page.refcount == 1 and page.mapcount == 1 and (not page_ksm(page))": (
+            "more than one user, or merged by KSM: a copy is needed",
             "no one else uses it: it is reused",
         ),
         "shared_writable": (
