@@ -597,6 +597,12 @@ WORDS_OF: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "file is None": ("", "the area maps no file"),
     },
+    "_check_memory": {
+        "slots * _SLOT_BYTES > system.totalram_pages * system.page_size // _MEMORY_SHARE": (
+            "there is memory for so many descriptors",
+            "large tables of descriptors have their share of memory",
+        )
+    },
 }
 
 
