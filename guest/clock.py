@@ -17,7 +17,7 @@ FAULT_NSEC = 5_000  # and one for a page: it is cleared, copied or read
 CALL_NSEC = {
     "fork": 100_000, "vfork": 100_000, "clone": 100_000, "clone3": 100_000, "execve": 500_000, "execveat": 500_000,
     "exit": 50_000, "exit_group": 100_000, "mmap": 10_000, "munmap": 10_000, "mremap": 10_000, "mprotect": 10_000,
-    "madvise": 10_000,
+    "madvise": 10_000, "remap_file_pages": 50_000,
 }  # fmt: skip
 COPY_MM_NSEC = 900_000  # an address space for a new process
 POPULATE_NSEC = 500  # a page that MAP_POPULATE faults in

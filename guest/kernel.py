@@ -12,7 +12,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from guest.clock import FAULT_NSEC, INSTRUCTION_NSEC, NSEC_PER_SEC, POLL_NSEC, POLLS, TRAP_NSEC, Clock, HostClock
+from guest.clock import (
+    FAULT_NSEC,
+    INSTRUCTION_NSEC,
+    NSEC_PER_SEC,
+    POLL_NSEC,
+    POLLS,
+    TICK_NSEC,
+    TRAP_NSEC,
+    Clock,
+    HostClock,
+)
 from guest.cred import CAP_FULL_SET, Cred
 from guest.events import SyscallEnter, SyscallExit, TaskSwitch
 from guest.rng import Rng
@@ -31,7 +41,7 @@ from guest.signal_deliver import do_signal
 from guest.syscall_numbers import NAMES
 from guest.syscalls import Entry, Table
 from guest.task import PF_EXITING, SIGNAL_UNKILLABLE, Sighand, SignalStruct, Task, default_rlimits
-from guest.timers import Timers
+from guest.timers import NEVER, Timers
 from mm.errors import Errno, MustSleep
 
 if TYPE_CHECKING:
@@ -73,6 +83,8 @@ class Kernel:
         self.tasks: dict[int, Task] = {}  # every task by pid, zombies too, oldest first
         self.current: Task = None  # type: ignore[assignment] # set by start() before anyone looks
         self.run_queue = RunQueue()
+        self.turn_ends = NEVER  # ns: when the running task must let others run, though it executes little itself
+        self.turn_stime = 0  # its `stime` when the turn began
         self.need_resched = False
         self.rerun = False  # the call being served began earlier: its task slept
         self.counting = False  # the engine counts the running task's instructions, and will stop it
@@ -401,6 +413,8 @@ class Kernel:
                 self.need_resched = True
         if woken:
             self._preempt(task, woken)
+        elif self.clock.now >= self.turn_ends and not self.need_resched:
+            self._next_turn(task)
 
     def _preempt(self, task: Task, woken: int) -> None:
         """Whoever waited for a moment that has come runs before those who did not (check_preempt_wakeup())."""
@@ -409,6 +423,23 @@ class Kernel:
         if task.state == TASK_RUNNING:
             task.nivcsw += 1
             self.run_queue.append(task)
+
+    def _next_turn(self, task: Task) -> None:
+        """The running task has had its time: behind everybody who is runnable, if there is somebody."""
+        self.turn_ends = NEVER
+        queue = self.run_queue
+        if queue and task.state == TASK_RUNNING:
+            if queue.special:
+                queue.account(task, task.stime - self.turn_stime, self.clock.now)
+            task.nivcsw += 1
+            queue.expired(task)
+            self.need_resched = True
+
+    def _begin_turn(self, task: Task) -> None:
+        """`task` runs while others wait: for a tick of traps at most, or for as long as two whole quanta take."""
+        self.turn_stime = task.stime
+        self.turn_ends = self.clock.now + max(TICK_NSEC, 2 * self.quantum * INSTRUCTION_NSEC)
+        self.timers.next = min(self.timers.next, self.turn_ends)
 
     def resume(self, task: Task) -> bool:
         """`task` has the CPU and its registers are loaded: finish what it was doing. False when it left again."""
@@ -469,6 +500,8 @@ class Kernel:
     def enqueue(self, task: Task) -> None:
         """One more task wants the CPU; the running one must be interruptible from now on."""
         queue = self.run_queue
+        if not queue and self.current is not None:
+            self._begin_turn(self.current)
         queue.append(task)
         self.need_quantum()
         if queue.special and queue.woken(task, self.current):
@@ -513,7 +546,7 @@ class Kernel:
         if self.chance is not None:
             count = 1 + self.chance.next() % count
         if self.timers.armed() and self.clock.virtual:
-            count = min(count, max(1000, (self.timers.next - self.clock.now) // INSTRUCTION_NSEC + 1))
+            count = min(count, max(1000, (self.timers.first - self.clock.now) // INSTRUCTION_NSEC + 1))
         return count
 
     def account(self, instructions: int) -> None:
@@ -535,11 +568,10 @@ class Kernel:
             from guest.ptrace_call import arrived
 
             arrived(self, task)
+        self.turn_ends = NEVER
         self.end_trap(task)
-        if self.run_queue and task.state == TASK_RUNNING and task not in self.run_queue:
-            task.nivcsw += 1
-            self.run_queue.expired(task)
-            self.need_resched = True
+        if task not in self.run_queue:
+            self._next_turn(task)
 
     def forked(self) -> None:
         """The running task made another. Its slice counts instructions, of which forks take few, but much time."""
@@ -573,6 +605,8 @@ class Kernel:
         task = self.run_queue.pick()
         self.need_resched = False
         self.slice_forks = 0
+        if self.run_queue and (task is not previous or not self.clock.now < self.turn_ends < NEVER):
+            self._begin_turn(task)
         if task is not previous:
             self.context_switches += 1
             if self.system.listener is not None and previous is not None:

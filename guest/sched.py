@@ -150,6 +150,7 @@ def sleep_on(
     if deadline is not None:
         timers = task.kernel.timers
         timers.sleepers[task] = None
+        timers.first = min(timers.first, deadline)
         timers.next = min(timers.next, deadline)
     for queue in queues:
         queue.tasks.append(task)

@@ -23,7 +23,8 @@ class Timers:
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        self.next = NEVER  # CLOCK_MONOTONIC ns
+        self.first = NEVER  # CLOCK_MONOTONIC ns: the earliest expiry
+        self.next = NEVER  # when run() has something to do: then, or when the running task's turn ends
         self.signals: list[SignalStruct] = []  # processes that have an armed timer
         self.alarms: list[Any] = []  # armed timerfds: objects with `expires` (ns) and fire()
         self.sleepers: dict[Task, None] = {}  # tasks asleep until a deadline, in the order they went to sleep
@@ -32,7 +33,7 @@ class Timers:
 
     def armed(self) -> bool:
         """Whether any timer is running."""
-        return self.next != NEVER
+        return self.first != NEVER
 
     def update(self, signal: SignalStruct) -> None:
         """A process changed its timers."""
@@ -87,33 +88,34 @@ class Timers:
 
     def recompute(self) -> None:
         """Find the earliest expiry."""
-        self.next = NEVER
+        self.first = NEVER
         now = self.kernel.clock.now
         for task in list(self.sleepers):
             if task.deadline is None or task.exit_state:
                 del self.sleepers[task]  # an exec or the end of the first program took it out of its sleep
-            elif task.deadline < self.next:
-                self.next = task.deadline
+            elif task.deadline < self.first:
+                self.first = task.deadline
         for alarm in self.alarms:
-            self.next = min(self.next, alarm.expires)
+            self.first = min(self.first, alarm.expires)
         for daemon in self.daemons:
-            self.next = min(self.next, daemon.expires)
+            self.first = min(self.first, daemon.expires)
         for signal in self.signals:
             if signal.it_real_expires:
-                self.next = min(self.next, signal.it_real_expires)
+                self.first = min(self.first, signal.it_real_expires)
             for which in (0, 1):
                 if signal.it[which][0]:
                     left = max(signal.it[which][0] - self.cpu_time(signal, which), 0)
-                    self.next = min(self.next, now + left)
+                    self.first = min(self.first, now + left)
             limit = self.cpu_limit(signal)
             if limit != NEVER:
-                self.next = min(self.next, now + max(limit - self.cpu_time(signal, 1), 0))
+                self.first = min(self.first, now + max(limit - self.cpu_time(signal, 1), 0))
             for timer in signal.posix_timers.values():
                 if timer.expires:
-                    self.next = min(self.next, now + timer.left(self.kernel))
+                    self.first = min(self.first, now + timer.left(self.kernel))
         for sleep in self.cpu_sleeps:
-            self.next = min(self.next, now + sleep.left())
-        if self.next != NEVER:
+            self.first = min(self.first, now + sleep.left())
+        self.next = min(self.first, self.kernel.turn_ends) if self.kernel.run_queue else self.first
+        if self.first != NEVER:
             self.kernel.need_quantum()
 
     def next_idle(self) -> int:
@@ -183,8 +185,8 @@ class Timers:
                 self.cpu_sleeps.remove(sleep)
                 self.kernel.wake_up(sleep.task)
         self.recompute()
-        if self.next <= now:
-            self.next = now + 1
+        if self.first <= now:
+            self.first = self.next = now + 1
         self.kernel.expire_sleeps()
 
     def start_cpu_sleep(self, sleep: CpuSleep) -> None:

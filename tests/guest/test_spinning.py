@@ -3,7 +3,7 @@
 import pytest
 from guest_world import World
 
-from guest.clock import CALL_NSEC, FAULT_NSEC, NSEC_PER_SEC, POLL_NSEC, POLLS, POPULATE_NSEC, TRAP_NSEC
+from guest.clock import CALL_NSEC, FAULT_NSEC, NSEC_PER_SEC, POLL_NSEC, POLLS, POPULATE_NSEC, TICK_NSEC, TRAP_NSEC
 from guest.sched import Block, sleep_on
 from guest.sys_time import sys_time
 from mm.flags import MAP_ANONYMOUS, MAP_POPULATE, MAP_PRIVATE, PROT_READ
@@ -69,3 +69,26 @@ def test_who_waited_for_a_moment_runs_before_those_who_did_not() -> None:
     kernel.leave(running)
     assert list(kernel.run_queue) == [sleeper, other, running]
     assert kernel.need_resched and running.nivcsw == 1
+
+
+def test_who_only_makes_calls_has_its_turn_end_too() -> None:
+    """A turn is counted in instructions, of which one who spins in calls (LTP's shmctl05) executes few."""
+    world = World()
+    kernel, task = world.kernel, world.task
+    kernel.cpu.regs[kernel.number_register] = 110  # getppid
+    kernel.need_resched = False
+    for _ in range(20_000):  # alone, nothing ends it
+        kernel.system_call()
+    assert not kernel.need_resched
+    other = kernel.find_task(world.call("clone", 17, 0, 0, 0, 0))
+    assert other is not None
+    kernel.need_resched = False
+    kernel.counting = True
+    calls = 0
+    while not kernel.need_resched:
+        kernel.system_call()
+        calls += 1
+    assert TICK_NSEC - TRAP_NSEC <= calls * TRAP_NSEC <= TICK_NSEC + TRAP_NSEC
+    assert kernel.schedule() is other
+    assert list(kernel.run_queue) == [task]
+    assert task.nivcsw == 1
