@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from guest.vfs_types import Dentry, SuperBlock
 
 MNT_FORCE, MNT_DETACH, MNT_EXPIRE = 1, 2, 4
-MOUNT_MAX = 20_000  # the kernel's sysctl_mount_max is 100,000; here every mount costs the host some 2 KB and time
+MOUNT_MAX = 10_000  # the kernel's sysctl_mount_max is 100,000; here each costs the host some 3 KB
 
 
 def mount_max(task: Task) -> int:
