@@ -1,4 +1,4 @@
-r"""The guest's kernel: tasks, clock, system call dispatch, the way in and out of every trap, and who runs next.
+r"""The guest's kernel: tasks, clock, system call dispatch, the way in and out of every trap (who runs: scheduler.py).
 
 What `emu` calls, in a hook while `current` runs: `system_call()`, `page_fault()`, `arch.exception()`. Afterwards
 `need_resched` says whether the task must leave the CPU; then `schedule()` names the next one, emu loads its state, and
@@ -14,33 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 from guest.clock import (
     FAULT_NSEC,
-    INSTRUCTION_NSEC,
     NSEC_PER_SEC,
     POLL_NSEC,
     POLLS,
-    TICK_NSEC,
     TRAP_NSEC,
     Clock,
     HostClock,
 )
 from guest.cred import CAP_FULL_SET, Cred
-from guest.events import SyscallEnter, SyscallExit, TaskSwitch
+from guest.events import SyscallEnter, SyscallExit
 from guest.rng import Rng
 from guest.run_queue import RunQueue
 from guest.sched import (
     TASK_INTERRUPTIBLE,
-    TASK_KILLABLE,
     TASK_RUNNING,
-    TASK_STOPPED,
-    TASK_TRACED,
     Restart,
     TaskExit,
 )
-from guest.siginfo import SIGKILL
+from guest.scheduler import Scheduler
 from guest.signal_deliver import do_signal
 from guest.syscall_numbers import NAMES
 from guest.syscalls import Entry, Table
-from guest.task import PF_EXITING, SIGNAL_UNKILLABLE, Sighand, SignalStruct, Task, default_rlimits
+from guest.task import SIGNAL_UNKILLABLE, Sighand, SignalStruct, Task, default_rlimits
 from guest.timers import NEVER, Timers
 from mm.errors import Errno, MustSleep
 
@@ -54,10 +49,9 @@ if TYPE_CHECKING:
 
 ENOSYS = 38
 RESULT_MASK = 0xFFFFFFFFFFFFFFFF
-FORKS_PER_SLICE = 64  # as many as Linux makes in about 4 ms, the slice of two tasks
 
 
-class Kernel:
+class Kernel(Scheduler):
     """One guest kernel.
 
     Args:
@@ -412,34 +406,9 @@ class Kernel:
             except (MustSleep, TaskExit):
                 self.need_resched = True
         if woken:
-            self._preempt(task, woken)
+            self.preempt(task, woken)
         elif self.clock.now >= self.turn_ends and not self.need_resched:
-            self._next_turn(task)
-
-    def _preempt(self, task: Task, woken: int) -> None:
-        """Whoever waited for a moment that has come runs before those who did not (check_preempt_wakeup())."""
-        self.run_queue.rotate(woken)
-        self.need_resched = True
-        if task.state == TASK_RUNNING:
-            task.nivcsw += 1
-            self.run_queue.append(task)
-
-    def _next_turn(self, task: Task) -> None:
-        """The running task has had its time: behind everybody who is runnable, if there is somebody."""
-        self.turn_ends = NEVER
-        queue = self.run_queue
-        if queue and task.state == TASK_RUNNING:
-            if queue.special:
-                queue.account(task, task.stime - self.turn_stime, self.clock.now)
-            task.nivcsw += 1
-            queue.expired(task)
-            self.need_resched = True
-
-    def _begin_turn(self, task: Task) -> None:
-        """`task` runs while others wait: for a tick of traps at most, or for as long as two whole quanta take."""
-        self.turn_stime = task.stime
-        self.turn_ends = self.clock.now + max(TICK_NSEC, 2 * self.quantum * INSTRUCTION_NSEC)
-        self.timers.next = min(self.timers.next, self.turn_ends)
+            self.next_turn(task)
 
     def resume(self, task: Task) -> bool:
         """`task` has the CPU and its registers are loaded: finish what it was doing. False when it left again."""
@@ -475,158 +444,6 @@ class Kernel:
             put_user(task, task.set_child_tid, task.vnr(task.pid), 4)
         except Errno:
             pass  # put_user()'s result is not looked at
-
-    # ---- who runs
-
-    def wake_up(self, task: Task) -> None:
-        """Make a sleeping or stopped task runnable."""
-        if task is self.init:
-            if task.ptrace or task.state == TASK_TRACED:
-                from guest.ptrace import run_init
-
-                run_init(task)
-        elif task.state in (TASK_INTERRUPTIBLE, TASK_KILLABLE, TASK_STOPPED, TASK_TRACED):
-            for queue in task.waiting_on:
-                if task in queue.tasks:
-                    queue.tasks.remove(task)
-            task.waiting_on = ()
-            task.state = TASK_RUNNING
-            self.enqueue(task)
-            if task.deadline is not None:
-                task.deadline = None
-                self.timers.sleepers.pop(task, None)
-                self.timers.recompute()
-
-    def enqueue(self, task: Task) -> None:
-        """One more task wants the CPU; the running one must be interruptible from now on."""
-        queue = self.run_queue
-        if not queue and self.current is not None:
-            self._begin_turn(self.current)
-        queue.append(task)
-        self.need_quantum()
-        if queue.special and queue.woken(task, self.current):
-            self.need_resched = True
-
-    def need_quantum(self) -> None:
-        """The running task must not run without limit any more: leave the engine, so that it goes on counted."""
-        if not self.counting:
-            self.need_resched = True
-
-    def reschedule(self) -> None:
-        """A policy, priority or nice value has changed: from now on they decide who runs."""
-        self.run_queue.special = True
-        self.need_resched = True
-
-    def yield_current(self) -> None:
-        """sched_yield(): behind everybody who is runnable."""
-        if self.run_queue:
-            self.run_queue.yielded(self.current)
-            self.need_resched = True
-
-    def runnable(self) -> int:
-        """How many tasks want the CPU, `current` included."""
-        return len(self.run_queue) + (1 if self.current.state == TASK_RUNNING else 0)
-
-    def wants_quantum(self) -> bool:
-        """Whether a task that runs on must be interrupted: others wait, or a timer or sleep will end."""
-        return bool(self.run_queue) or self.timers.armed() or self.clock.polls > POLLS or self._one_by_one()
-
-    def _one_by_one(self) -> bool:
-        """Whether every instruction of the running task may be the one a tracer waits for."""
-        task = self.current
-        return task.trace_step or bool(task.hw_breakpoints)
-
-    def slice(self) -> int:
-        """How many instructions the running task may execute before the kernel looks again."""
-        task = self.current
-        if task.trace_step or task.hw_breakpoints:
-            task.step_from = (self.cpu.regs[self.arch.pc], task.min_flt + task.maj_flt)
-            return 1
-        count = self.quantum
-        if self.chance is not None:
-            count = 1 + self.chance.next() % count
-        if self.timers.armed() and self.clock.virtual:
-            count = min(count, max(1000, (self.timers.first - self.clock.now) // INSTRUCTION_NSEC + 1))
-        return count
-
-    def account(self, instructions: int) -> None:
-        """The running task executed so many: time passes."""
-        self.clock.now += instructions * INSTRUCTION_NSEC
-        self.current.utime += instructions * INSTRUCTION_NSEC
-        if self.run_queue.special:
-            self.run_queue.account(self.current, instructions * INSTRUCTION_NSEC, self.clock.now)
-
-    def quantum_expired(self, instructions: int) -> None:
-        """The engine ran a whole slice of so many: time passes, the next task's turn comes."""
-        task = self.current
-        self.account(instructions)
-        if task.trace_step:
-            from guest.ptrace_call import stepped
-
-            stepped(self, task)
-        if task.hw_breakpoints:
-            from guest.ptrace_call import arrived
-
-            arrived(self, task)
-        self.turn_ends = NEVER
-        self.end_trap(task)
-        if task not in self.run_queue:
-            self._next_turn(task)
-
-    def forked(self) -> None:
-        """The running task made another. Its slice counts instructions, of which forks take few, but much time."""
-        self.slice_forks += 1
-        task = self.current
-        if self.slice_forks >= FORKS_PER_SLICE and task.state == TASK_RUNNING and task not in self.run_queue:
-            task.nivcsw += 1
-            self.run_queue.expired(task)
-            self.need_resched = True
-
-    def schedule(self) -> Task | None:
-        """The next task to run; None when the first program has ended: the machine goes with it, as a container does.
-
-        Raises:
-            Deadlock: tasks are left, and nothing can ever wake one of them.
-        """
-        if self.exit_status is not None:
-            self._end_everybody()
-            return None
-        previous = self.current
-        if previous is not None and previous.state == TASK_RUNNING and previous not in self.run_queue:
-            self.run_queue.appendleft(previous)  # it only had to leave the engine (exec)
-        if not self.run_queue:
-            from guest.idle import idle
-
-            while not self.run_queue:
-                if not idle(self):
-                    return None
-        if self.chance is not None and len(self.run_queue) > 1:
-            self.run_queue.rotate(-(self.chance.next() % len(self.run_queue)))
-        task = self.run_queue.pick()
-        self.need_resched = False
-        self.slice_forks = 0
-        if self.run_queue and (task is not previous or not self.clock.now < self.turn_ends < NEVER):
-            self._begin_turn(task)
-        if task is not previous:
-            self.context_switches += 1
-            if self.system.listener is not None and previous is not None:
-                self.system.listener(TaskSwitch(task.pid, previous.pid, task.comm))
-        self.set_current(task)
-        return task
-
-    def _end_everybody(self) -> None:
-        """The first program is gone: SIGKILL for who is left, at once (the end of a pid namespace)."""
-        for task in list(self.tasks.values()):
-            if task is not self.init and not task.flags & PF_EXITING:
-                self.force_exit(task, SIGKILL)
-        self.run_queue.clear()
-
-    def expire_sleeps(self) -> None:
-        """Wake tasks whose deadline has passed (called with the timers)."""
-        now = self.clock.now
-        due = [task for task in self.timers.sleepers if task.deadline is not None and task.deadline <= now]
-        for task in sorted(due, key=lambda task: task.serial):
-            self.wake_up(task)
 
     # ---- tasks
 

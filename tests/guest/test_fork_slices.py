@@ -2,7 +2,7 @@
 
 from guest_world import World
 
-from guest.kernel import FORKS_PER_SLICE
+from guest.scheduler import FORKS_PER_SLICE
 
 SIGCHLD = 17
 
