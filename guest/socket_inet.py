@@ -79,6 +79,11 @@ def is_loopback(address: bytes) -> bool:
     return address == LOOPBACK6 or address[:13] == LOOPBACK4[:13]
 
 
+def source_of(target: bytes) -> bytes:
+    """The address packets to `target` come from, unless bind() chose one: the interface's own (inet_select_addr())."""
+    return LOOPBACK4 if target[:12] == V4_PREFIX else LOOPBACK6
+
+
 def is_any(address: bytes) -> bool:
     """The unspecified address of either family."""
     return address in (ANY4, ANY6)
@@ -221,12 +226,12 @@ class InetSock(Sock):
                 return port
         raise Errno(errno.EADDRINUSE)
 
-    def autobind(self, task: Task, source: bytes | None = None) -> None:
-        """inet_autobind(), and the source address a connection gets."""
+    def autobind(self, task: Task, target: bytes | None = None) -> None:
+        """inet_autobind(), and the source address a connection to `target` gets."""
         if not self.port:
             self.take_port(self.free_port(task, self.local))
-        if source is not None and is_any(self.local):
-            self.local = source
+        if target is not None and is_any(self.local):
+            self.local = source_of(target)
 
     def matches(self, address: bytes) -> bool:
         """Whether a packet to `address` is for this socket."""

@@ -27,7 +27,7 @@ from guest.socket import (
     Received,
     Scm,
 )
-from guest.socket_inet import ANY4, ANY6, V4_PREFIX, InetSock, is_any
+from guest.socket_inet import ANY4, ANY6, V4_PREFIX, InetSock, is_any, source_of
 from guest.vfs_flags import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRBAND, POLLWRNORM
 from mm.errors import Errno
 
@@ -140,7 +140,7 @@ class UdpSock(InetSock):
     def transmit(self, task: Task, data: bytes, target: bytes, port: int) -> None:
         """udp_send_skb(): one datagram, or several of UDP_SEGMENT bytes. Raises EINVAL for too many."""
         self.autobind(task)
-        source = target if is_any(self.local) else self.local
+        source = source_of(target) if is_any(self.local) else self.local
         receiver = self.find_receiver(target, port, source)
         size = self.options.get((IPPROTO_UDP, UDP_SEGMENT), 0) or len(data)
         if len(data) > size * _MAX_SEGMENTS:

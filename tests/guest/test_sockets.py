@@ -479,3 +479,23 @@ def test_waitall_collects(world: World) -> None:
     world.write(a, b"345")
     world.kernel.set_current(other)
     assert entry.handler(other, b, buf, 4, WAITALL, 0, 0) == 4
+
+
+def test_source_of_what_goes_to_another_loopback_address(world: World) -> None:
+    """The interface's own address is the source, whichever address of the loopback is asked for."""
+    address = sin(7800, "127.0.0.2")
+    listener = make(world, INET, STREAM, address, 3)
+    client = world.call("socket", INET, STREAM, 0)
+    assert world.call("connect", client, world.put(address), 16) == 0
+    server = world.call("accept4", listener, 0, 0, 0)
+    area, size = world.put(bytes(16)), world.put((16).to_bytes(4, "little"))
+    shown = []
+    for fd, call in (
+        (client, "getsockname"),
+        (client, "getpeername"),
+        (server, "getsockname"),
+        (server, "getpeername"),
+    ):
+        assert world.call(call, fd, area, size) == 0
+        shown.append(world.get(area + 4, 4)[3])
+    assert shown == [1, 2, 2, 1]
