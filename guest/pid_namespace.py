@@ -48,6 +48,10 @@ class PidNamespace(Namespace):
         self.exit_code: int | None = None  # of an init that waits until nobody else is left
         self.reboot = 0  # the signal its init shows to have died of, after reboot()
 
+    def ends_with(self, task: Task) -> bool:
+        """Whether `task` is its init and waits until nobody else is left."""
+        return self.exit_code is not None and self.child_reaper is task
+
 
 def chain(ns: PidNamespace | None) -> list[PidNamespace]:
     """The namespace and its ancestors but the first, innermost first."""

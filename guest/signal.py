@@ -402,6 +402,8 @@ def do_notify_parent(task: Task, signo: int) -> bool:
         autoreap = True
         if action.handler == SIG_IGN:
             signo = 0
+    elif not task.ptrace and parent.pid_ns is not None and parent.pid_ns.ends_with(parent):
+        autoreap = True  # zap_pid_ns_processes() waits for every kind of child
     if 0 < signo <= 64:
         send_signal(info, parent, True, False)
     wake_up_parent(parent)

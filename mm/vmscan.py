@@ -68,8 +68,8 @@ def shrink_page(system: System, page: Page) -> bool:
         system.count_vm_event("pglazyfreed", int(freed))
         return freed
     mapping = page.mapping
-    if not isinstance(mapping, AddressSpace) or page.refcount != 2:  # not only the cache and we use it
-        return False
+    if not isinstance(mapping, AddressSpace) or page.refcount != 2 or mapping.private is None:
+        return False  # not only the cache and we use it: a ring of asynchronous I/O keeps its pages
     truncate_inode_page(mapping, mapping.private, page)
     return True
 

@@ -23,12 +23,13 @@ from typing import Any, ClassVar
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_machine import make_kernel
+from fuzz_structs import SETUP, STRUCTS, VARIANTS
 
 from guest.sched import TASK_RUNNING, Deadlock
 from guest.siginfo import SIGKILL, kill_info
 from guest.signal import send_signal
 from guest.syscall_numbers import NAMES
-from mm.uaccess import copy_to_user_partial
+from mm.uaccess import copy_from_user_partial, copy_to_user_partial
 from mm.validate import validate_mm
 from mm.validate_pages import validate_system
 
@@ -43,8 +44,8 @@ U64 = (1 << 64) - 1
 RARE = {
     "exit": 0.02, "exit_group": 0.01, "execve": 0.3, "execveat": 0.3, "munmap": 0.4, "close_range": 0.2,
     "kill": 0.3, "brk": 0.5, "chroot": 0.2, "rt_sigreturn": 0.3, "close": 0.5, "setrlimit": 0.3, "prlimit64": 0.3,
-    "pause": 0.05, "rt_sigsuspend": 0.2, "rt_sigtimedwait": 0.5, "setuid": 0.1, "setresuid": 0.1, "setreuid": 0.1,
-    "capset": 0.2, "mlockall": 0.3,
+    "io_destroy": 0.2, "pause": 0.05, "rt_sigsuspend": 0.2, "rt_sigtimedwait": 0.5, "setuid": 0.1, "setresuid": 0.1,
+    "setreuid": 0.1, "capset": 0.2, "mlockall": 0.3,
 }  # fmt: skip
 PATHS = [
     b"/", b".", b"..", b"", b"/tmp", b"/tmp/a", b"/tmp/b", b"/tmp/dir", b"/tmp/dir/x", b"/tmp/link", b"a", b"b/c",
@@ -114,6 +115,7 @@ _SPECS = """
     inotify_add_watch f t n; ptrace {0,1,2,3,4,5,7,8,12,13,16,17,24,0x4200,0x4206} i p p;
 """
 SPECS = {entry.split()[0]: entry.split()[1:] for entry in _SPECS.split(";") if entry.strip()}
+SOCKETS = range(40, 49)
 
 
 class Finding(Exception):
@@ -129,12 +131,13 @@ class World:
         self.cpu: Any = kernel.cpu
         arch = kernel.arch
         self.numbers = NAMES[arch.name]
-        self.rare = {number for number, name in self.numbers.items() if name in RARE}
+        self.number_of = {name: number for number, name in self.numbers.items()}
         image = IMAGES / arch.name / "hello"
         path = kernel.vfs.add_program(b"hello", None, image.read_bytes())
         self.frames = kernel.system.nr_free_pages()
         self.last: list[str] = []
         self.loaded: Any = None
+        self.placed = 0
         self.page = kernel.system.page_size
         kernel.start(path, [b"hello"], [b"A=b"])
         self.next_task()
@@ -147,6 +150,8 @@ class World:
         """What the machine's loop does between two traps; False: nobody is left, or nobody can ever run."""
         kernel = self.kernel
         while kernel.need_resched or self.loaded is not kernel.current:
+            if not kernel.run_queue and kernel.current.state != TASK_RUNNING and kernel.system.ksm is not None:
+                kernel.system.ksm.run = 0  # when all sleep for a million years, ksmd would scan all that time
             try:
                 task = kernel.schedule()
             except Deadlock:
@@ -204,6 +209,18 @@ class World:
         self.raw("eventfd2", 1, 0)
         self.raw("socketpair", 1, 1, 0, self.scratch)
         self.raw("openat", -100, self.scratch, 0o200000, 0)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """The calls of SETUP, without what makes arguments wild."""
+        there = set(self.numbers.values())
+        for name, *words in SETUP:
+            to = int(words.pop()) if words[-2:-1] == [">"] else -1
+            if name in there and self.kernel.current.state == TASK_RUNNING:
+                fd = self.raw(name, *(self.word(word) & U64 for word in words if word != ">"))
+                if to >= 0 <= fd:
+                    self.raw("dup3", fd, to, 0)
+                    self.raw("close", fd)
 
     def poke(self, address: int, data: bytes) -> None:
         """Store what can be stored, without disturbing anything else."""
@@ -282,12 +299,14 @@ class World:
     def fd(self) -> int:
         r = self.random
         return r.choice(
-            (r.randrange(0, 12), r.randrange(0, 12), r.randrange(3, 30), -100 & U64, U64, 0x7FFFFFFF, 1023, self.wild())
+            (r.randrange(0, 12), r.randrange(0, 12), r.randrange(3, 67), -100 & U64, U64, 0x7FFFFFFF, 1023, self.wild())
         )
 
     def pid(self) -> int:
         r = self.random
         pids = list(self.kernel.tasks)
+        if r.random() < 0.4:
+            pids = [task.pid for task in self.kernel.tasks.values() if task.ptrace] or pids
         return r.choice((0, 0, U64, r.choice(pids), r.choice(pids), -r.choice(pids) & U64, 99999, self.wild()))
 
     def path(self) -> int:
@@ -360,19 +379,65 @@ class World:
             if r.random() < 0.06:
                 args.append(r.choice((self.wild, self.small, self.size, self.pointer, self.flags))())
                 continue
-            if word[0] == "{":
-                word = r.choice(word[1:-1].split(","))
-            if word[0] == "<":
-                args.append(sum(int(bit, 0) for bit in word[1:-1].split(",") if r.random() < 0.6))
-            elif word in self.LETTERS:
-                args.append(self.LETTERS[word](self))
-            else:
-                args.append(int(word, 0))
+            args.append(self.word(word))
         return [arg & U64 for arg in args]
+
+    def word(self, word: str) -> int:
+        """One argument, or one field of a structure."""
+        r = self.random
+        if word[0] == "{":
+            word = r.choice(word[1:-1].split(","))
+        if word[0] == "<":
+            return sum(int(bit, 0) for bit in word[1:-1].split(",") if r.random() < 0.6)
+        if word[0] == "@":
+            return self.structure(STRUCTS[word[1:]])
+        if word[0] == "'":
+            return self.place(word[1:].replace("~", " ").encode() + b"\0")
+        return self.LETTERS[word](self) if word in self.LETTERS else int(word, 0)
+
+    def structure(self, fields: list[str]) -> int:
+        """Make one, now and then with a field that is anything; its address."""
+        data = b""
+        for field in fields:
+            size, _, word = field.partition(":")
+            value = self.wild() if self.random.random() < 0.02 else self.word(word)
+            data += (value & U64).to_bytes(8, "little")[: int(size)].ljust(int(size), b"\0")
+        return self.place(data)
+
+    def place(self, data: bytes) -> int:
+        """Where no other argument of the call lies."""
+        room = self.page - 512
+        self.placed = (self.placed + 7 & -8) % (room - len(data))
+        address = self.scratch + 6 * self.page + 512 + self.placed
+        self.placed += len(data)
+        self.poke(address, data)
+        return address
+
+    def socket(self) -> int:
+        return self.random.choice(SOCKETS) if self.random.random() < 0.9 else self.fd()
+
+    def futex(self) -> int:
+        address = self.random.choice((self.scratch + 6 * self.page, self.shared)) + 4 * self.random.randrange(4)
+        if self.random.random() < 0.1:
+            self.poke(address, bytes(4))
+        return address
+
+    def context_slot(self) -> int:
+        address = self.context_at()
+        if self.random.random() < 0.5:
+            self.poke(address, bytes(8))
+        return address
+
+    def context(self) -> int:
+        return int.from_bytes(copy_from_user_partial(self.kernel.current, self.context_at(), 8) or b"", "little")
+
+    def context_at(self) -> int:
+        return self.scratch + 7 * self.page + 8 * self.random.randrange(2)
 
     LETTERS: ClassVar = {
         "a": aligned, "l": length, "p": pointer, "f": fd, "d": folder, "t": path, "i": pid, "n": small, "s": size,
-        "v": vector, "o": open_flags, "m": mode, "g": signo, "e": fd,
+        "v": vector, "o": open_flags, "m": mode, "g": signo, "e": fd, "q": socket, "u": futex, "C": context_slot,
+        "c": context, "w": wild,
     }  # fmt: skip
     HINTS: ClassVar = (
         (("fd",), fd),
@@ -403,14 +468,21 @@ class World:
         kernel = self.kernel
         if r.random() < 0.3:
             self.scribble()
+        self.repair()
         number = r.choice(tuple(self.numbers)) if r.random() < 0.995 else r.choice((r.getrandbits(9), self.wild()))
         name = self.numbers.get(number, "?")
+        variant = None
+        if r.random() < 0.5:
+            name, *variant = r.choice(VARIANTS)
+            number = self.number_of.get(name, number)
         if name in RARE and r.random() > RARE[name]:
             return
         if name in ("clone", "clone3", "fork", "vfork") and len(kernel.tasks) > MAX_TASKS:
             return
         entry = kernel.calls[number] or kernel.table.resolve(number) if number < kernel.call_count else None
-        if name in SPECS and r.random() < 0.8:
+        if variant is not None:
+            args = self.spec(variant)
+        elif name in SPECS and r.random() < 0.8:
             args = self.spec(SPECS[name])
         elif entry is not None:
             code = entry.handler.__code__
@@ -424,6 +496,15 @@ class World:
         mm = kernel.current.mm
         if mm is not None and r.random() < 0.05:
             validate_mm(mm)
+
+    def repair(self) -> None:
+        """What earlier calls took away comes back now and then: memory to point at, descriptors."""
+        kernel, r = self.kernel, self.random
+        task, size = kernel.current, 8 * self.page
+        if task.mm and r.random() < 0.1 and not copy_to_user_partial(task, self.scratch + size - 8, bytes(8)):
+            self.raw("mmap", self.scratch, size, 3, 0x32, U64, 0)
+        if kernel.current is task and r.random() < 0.01:
+            self.prepare()
 
     def live(self, calls: int) -> int:
         """Make up to `calls` calls; how many were made before nobody could call any more."""

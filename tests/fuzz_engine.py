@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fuzz_calls import ADDRESS_SPACE, MAX_TASKS, RARE, SPECS, Finding
+from fuzz_structs import SETUP, STRUCTS, VARIANTS
 
 SOURCE = Path(__file__).parent / "hostile" / "fuzz.c"
 COMPILERS = {"x86_64": "x86_64-linux-gnu-gcc", "aarch64": "aarch64-linux-gnu-gcc"}
@@ -48,10 +49,17 @@ def build(arch: str, folder: Path) -> Path | None:
 
 
 def specs(arch: str) -> str:
-    """The lines fuzz.c draws from: every call of the architecture."""
+    """The lines fuzz.c draws from: structures, calls to begin with, then every call of the architecture."""
     from guest.syscall_numbers import NAMES
 
-    lines = []
+    number_of = {name: number for number, name in NAMES[arch].items()}
+    lines = [f"@{name} {' '.join(fields)}" for name, fields in STRUCTS.items()]
+    for name, *words in SETUP:
+        to = words[-1] if ">" in words else "-1"
+        lines.append(f"> {to} {number_of[name]} {' '.join(words[: words.index('>') if '>' in words else None])}")
+    for name, *words in VARIANTS:
+        if name in number_of:
+            lines += [f"{number_of[name]} {round(1000 * RARE.get(name, 1))} {' '.join(words)}"] * 3
     for number, name in sorted(NAMES[arch].items()):
         mille = 0 if name in ("exit", "exit_group") else round(1000 * RARE.get(name, 1))
         lines.append(f"{number} {mille} {' '.join(SPECS.get(name, []))}")

@@ -109,6 +109,19 @@ def test_all_of_them_and_half_made_mounts_pickle(world: World) -> None:
     assert root.mnt_ns is child.nsproxy.spaces[CLONE_NEWNS] and kernel.vfs.root.mnt in root.shared.members
 
 
+def test_the_end_of_a_namespaces_init_waits_for_children_of_every_kind(world: World) -> None:
+    """Found by the fuzzer: a child that tells nobody of its end was left a zombie, and so init was left as well."""
+    assert world.call("unshare", CLONE_NEWPID) == 0
+    tasks = world.kernel.tasks
+    init = tasks[world.call("clone", 17, 0, 0, 0, 0)]
+    assert world.call("clone", 0, 0, 0, 0, 0, task=init) == 2
+    quiet = tasks[max(tasks)]
+    assert world.call("kill", init.pid, 9) == 0
+    for task in (init, quiet):
+        world.kernel.end_trap(task)
+    assert init.exit_state == "Z" and quiet.pid not in tasks
+
+
 def test_a_network_of_its_own_begins_with_its_loopback_down(world: World) -> None:
     """Not recorded: the oracle's kernel has no INET. As ip(7) and every container's first `ip link set lo up` say."""
     lo_up = b"lo".ljust(16, b"\0") + (1).to_bytes(2, "little") + bytes(22)

@@ -3,7 +3,8 @@
  *     fuzz SEED CALLS SPECS
  *
  * SPECS has a line for each call, "NUMBER PER-MILLE WORD...": how often it is really made, and how its arguments are
- * drawn: a letter (see `letter`), a number, {a,b}: one of, <a,b>: the sum of some of. No words: six of anything.
+ * drawn: a letter (see `letter`), a number, {a,b}: one of, <a,b>: the sum of some of, 'text, @structure. No words: six
+ * of anything. "@NAME SIZE:WORD..." is a structure, "> FD NUMBER WORD..." a call to begin with: tests/fuzz_structs.py.
  * What a fault would end, the handler of SIGSEGV and SIGBUS steps over, as long as it is still there. */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -23,8 +24,8 @@
 typedef uint64_t u64;
 
 static u64 state;
-static char *scratch, *areas[8], *lines[512];
-static int n_lines;
+static char *scratch, *areas[8], *lines[2048], *structs[64], *beginning[64];
+static int n_lines, n_structs, n_begin, sure; /* sure: nothing wild now */
 static u64 page, self;
 static sigjmp_buf back;
 static volatile int faults; /* since the last round */
@@ -101,7 +102,7 @@ static u64 flags(void)
 
 static u64 descriptor(void)
 {
-    const u64 n[] = {below(12), below(12), 3 + below(27), -100, -1, 0x7FFFFFFF, 1023};
+    const u64 n[] = {below(12), below(12), 3 + below(64), -100, -1, 0x7FFFFFFF, 1023};
     return n[below(7)];
 }
 
@@ -139,9 +140,15 @@ static u64 open_flags(void)
 static u64 letter(char c)
 {
     const u64 modes[] = {0, 0400, 0600, 0644, 0755, 0777, 07777}, signals[] = {0, 10, 12, 13, 14, 17, 18, 28, 34, 64};
-    if (below(100) < 6)
+    u64 *slot = (u64 *)(scratch + 7 * page) + below(2);
+    int *lock = (int *)(below(2) ? scratch + 6 * page : areas[4]) + below(4);
+    if (!sure && below(100) < 6)
         c = "pnsw"[below(4)];
     switch (c) {
+    case 'q': return below(10) ? 40 + below(9) : descriptor();
+    case 'u': return sigsetjmp(back, 0) || below(10) || (*lock = 0), (u64)lock;
+    case 'C': return sigsetjmp(back, 0) || below(2) || (*slot = 0), (u64)slot;
+    case 'c': return *slot;
     case 'a': return below(6) ? (u64)areas[1 + below(7)] + page * (below(4) - 1) : below(2) ? 0 : pointer() & -page;
     case 'l': return below(10) ? page * (const u64[]){1, 1, 2, 3, 4, 8, 16, 600}[below(8)] : size();
     case 'p': return pointer();
@@ -158,6 +165,34 @@ static u64 letter(char c)
     case 'w': return wild();
     default: return flags();
     }
+}
+
+static u64 argument(const char *word, size_t length);
+
+/* Some bytes that the next calls leave alone. */
+static char *room(void)
+{
+    static char ring[64][256];
+    static int next;
+    return memset(ring[next++ % 64], 0, 256);
+}
+
+/* A new structure of a name. */
+static u64 structure(const char *name, size_t length)
+{
+    char *at = room(), *to = at, *word = "";
+    for (int i = 0; i < n_structs; i++)
+        if (strncmp(structs[i], name, length) == 0 && structs[i][length] == ' ')
+            word = structs[i] + length;
+    while (*(word += strspn(word, " "))) {
+        u64 size = strtoul(word, &word, 0), value;
+        size_t n = strcspn(++word, " ");
+        value = !sure && below(50) == 0 ? wild() : argument(word, n);
+        memcpy(to, &value, size < 8 ? size : 8);
+        to += size;
+        word += n;
+    }
+    return (u64)at;
 }
 
 /* One word of a line. */
@@ -178,7 +213,15 @@ static u64 argument(const char *word, size_t length)
         }
         return sum;
     }
-    return *word >= 'a' && *word <= 'z' ? letter(*word) : strtoull(word, 0, 0);
+    if (*word == '@')
+        return structure(word + 1, length - 1);
+    if (*word == '\'') {
+        char *text = memcpy(room(), word + 1, length - 1);
+        for (char *p = text; *p; p++)
+            *p = *p == '~' ? ' ' : *p;
+        return (u64)text;
+    }
+    return *word == 'C' || (*word >= 'a' && *word <= 'z') ? letter(*word) : strtoull(word, 0, 0);
 }
 
 /* Fill the beginning of the scratch area with what structures are made of. */
@@ -220,22 +263,29 @@ static void touch(void)
     }
 }
 
-static void one_call(void)
+static void one_call(char *line)
 {
-    char *line = lines[below(n_lines)], *word;
-    long number = strtol(line, &word, 0), mille = strtol(word, &word, 0);
+    char *word;
+    int to = -1;
+    if (*line == '>')
+        to = strtol(line + 1, &line, 0);
+    long number = strtol(line, &word, 0), mille = sure ? 1000 : strtol(word, &word, 0);
     u64 args[6] = {0};
     if ((long)below(1000) >= mille)
         return;
     int i = 0;
     for (; i < 6 && *(word += strspn(word, " ")); i++, word += strcspn(word, " "))
         args[i] = argument(word, strcspn(word, " "));
-    if (i == 0)
+    if (i == 0 && !sure)
         for (; i < 6; i++)
             args[i] = letter("pnsftiz"[below(7)]);
     if (sigsetjmp(back, 0))
         return;
-    syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]);
+    long result = syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]);
+    if (to >= 0 && result >= 0) {
+        dup2(result, to);
+        close(result);
+    }
 }
 
 static void prepare(void)
@@ -268,22 +318,42 @@ static void prepare(void)
         _exit(3);
 }
 
+/* The calls for descriptors of every kind. */
+static void begin(void)
+{
+    sure = 1;
+    for (int i = 0; i < n_begin; i++)
+        one_call(beginning[i]);
+    sure = 0;
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 4)
         return 2;
     state = strtoull(argv[1], 0, 0) * 0x9E3779B97F4A7C15ULL + 1;
     long calls = strtol(argv[2], 0, 0);
-    for (char *line = strtok(argv[3], "\n"); line && n_lines < 512; line = strtok(0, "\n"))
-        lines[n_lines++] = line;
     prepare();
+    for (char *line = strtok(argv[3], "\n"); line && n_lines < 2048; line = strtok(0, "\n")) {
+        if (*line == '>' && n_begin < 64)
+            beginning[n_begin++] = line;
+        else if (*line == '@' && n_structs < 64)
+            structs[n_structs++] = line + 1;
+        else
+            lines[n_lines++] = line;
+    }
+    begin();
     for (long i = 0; i < calls; i++) {
         faults = 0;
+        if (below(10) == 0 && mprotect(scratch, 8 * page, 3))
+            mmap(scratch, 8 * page, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+        if (below(100) == 0)
+            begin();
         if (below(10) < 3 && !sigsetjmp(back, 0))
             scribble();
         if (below(10) < 2)
             touch();
-        one_call();
+        one_call(lines[below(n_lines)]);
     }
     return 0;
 }
