@@ -68,6 +68,19 @@ class IoctxTable:
         self.mm.ioctx_table = None
 
 
+def _signal(kernel: Kernel, eventfd: Any) -> None:
+    """eventfd_signal(). Requests that wait for an eventfd end in turn, not one within the other (eventfd_wake_count)."""
+    pending = kernel.eventfd_signals
+    pending.append(eventfd)
+    if len(pending) > 1:
+        return
+    while pending:
+        first = pending[0]
+        first.counter = min(first.counter + 1, _U64_MAX)
+        first.queue.wake_all(POLLIN)
+        pending.popleft()
+
+
 class AioKiocb:
     """A request (struct aio_kiocb)."""
 
@@ -98,6 +111,7 @@ class AioPoll:
         self.file = file
         self.queue = queue
         self.events = events
+        self.over = False
         queue.watchers.append(self)
         request.ctx.active.append(self)
 
@@ -111,11 +125,13 @@ class AioPoll:
 
     def end(self, mask: int) -> None:
         """It is over, with an event: a cancelled one shows no bits."""
-        self.drop()
-        self.request.complete(mask)
+        if not self.over:  # an eventfd told of another's end may have ended this one
+            self.drop()
+            self.request.complete(mask)
 
     def drop(self) -> None:
         """Wait no more."""
+        self.over = True
         self.queue.watchers.remove(self)
         self.request.ctx.active.remove(self)
 
@@ -205,9 +221,7 @@ class Kioctx:
             if self.completed_events > 1:
                 self._refill(ring.head, self.tail)
         if request.eventfd is not None:
-            eventfd = request.eventfd
-            eventfd.counter = min(eventfd.counter + 1, _U64_MAX)
-            eventfd.queue.wake_all(POLLIN)
+            _signal(self.kernel, request.eventfd)
         self.wait.wake_all()
 
     def read_events(self, task: Task, address: int, most: int) -> int:

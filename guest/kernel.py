@@ -10,6 +10,7 @@ What `emu` calls, in a hook while `current` runs: `system_call()`, `page_fault()
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from guest.clock import (
@@ -108,6 +109,7 @@ class Kernel(Scheduler):
         self.debugger: Any = None  # sees signals before they act
         self.data_watcher: Callable[[Task], None] | None = None  # looks out for Task.hw_watchpoints; the machine's
         self.interrupt_fd = -1  # host descriptor: readable when a wait for the host must end
+        self.eventfd_signals: deque[Any] = deque()  # what asynchronous I/O is about to tell
         self.max_threads = self._boot_limits()
         self.init = self._make_init()
         self.first: Task | None = None
