@@ -69,7 +69,7 @@ class IoctxTable:
 
 
 def _signal(kernel: Kernel, eventfd: Any) -> None:
-    """eventfd_signal(). Requests that wait for an eventfd end in turn, not one within the other (eventfd_wake_count)."""
+    """eventfd_signal(). Requests that wait for one end in turn, not one within the other (eventfd_wake_count)."""
     pending = kernel.eventfd_signals
     pending.append(eventfd)
     if len(pending) > 1:

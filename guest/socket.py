@@ -34,6 +34,7 @@ from mm.uaccess import get_user, put_user
 if TYPE_CHECKING:
     from guest.kernel import Kernel
     from guest.task import Task
+    from mm.system import System
 
 SIOCGSKNS, CAP_NET_ADMIN = 0x894C, 12
 AF_UNSPEC, AF_UNIX, AF_INET, AF_INET6 = 0, 1, 2, 10
@@ -61,11 +62,30 @@ SO_ACCEPTCONN, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_MARK, SO_PROTOCOL, SO_DOMAIN =
 SO_TIMESTAMP, SO_TIMESTAMPNS = 29, 35
 
 
+class SocketMemory:
+    """How many bytes wait in the sockets of all networks, and how many may: tcp_mem[2], udp_mem[2] (tcp_init_mem()).
+
+    What AF_UNIX and AF_NETLINK hold is the kernel's own memory, which Linux gives until there is none. Here the host
+    would pay for it: a quarter of the machine's, then ENOBUFS.
+    """
+
+    __slots__ = ("other", "other_max", "tcp", "tcp_max", "udp", "udp_max")
+
+    def __init__(self, system: System) -> None:
+        pages, size = system.totalram_pages, system.page_size
+        self.tcp = self.udp = self.other = 0
+        self.tcp_max: int = max(pages // 16, 128) // 4 * 6 * size
+        self.udp_max: int = max(pages // 8, 128) // 4 * 6 * size
+        self.other_max: int = pages // 4 * size
+
+
 class Net:
     """A network: names, ports and a loopback interface (struct net). The first is the machine's."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.sockfs: SuperBlock = kernel.vfs.sockfs
+        first: Net | None = kernel.vfs.net
+        self.memory: SocketMemory = first.memory if first is not None else SocketMemory(kernel.system)
         self.abstract: dict[tuple[int, bytes], Any] = {}  # (type, name): AF_UNIX sockets without a path
         self.space: Any = None  # the namespace; None: the first
         self.ports: dict[tuple[str, int], list[Any]] = {}  # ("tcp" or "udp", port): bound sockets

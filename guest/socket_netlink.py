@@ -204,13 +204,21 @@ class NetlinkSock(Sock):
 
     def deliver(self, data: bytes, sender: int) -> None:
         """Into the receive queue; the kernel's own messages are lost when it is full (ENOBUFS for the reader)."""
-        if not sender and self.charged > self.sk_rcvbuf:
+        memory = self.net.memory
+        if memory.other >= memory.other_max and sender:
+            raise Errno(errno.ENOBUFS)
+        if not sender and (self.charged > self.sk_rcvbuf or memory.other >= memory.other_max):
             self.sk_err = errno.ENOBUFS
             self.wq.wake_all()
             return
-        self.charged += len(data) + _OVERHEAD
+        self.charge(len(data) + _OVERHEAD)
         self.queue.append((data, sender))
         self.data_ready()
+
+    def charge(self, size: int) -> None:
+        """Bytes that come to wait here, or wait no more (negative)."""
+        self.charged += size
+        self.net.memory.other += size
 
     def recv(self, task: Task, count: int, flags: int) -> Received:
         if flags & MSG_OOB:
@@ -224,7 +232,7 @@ class NetlinkSock(Sock):
 
     def take(self, count: int) -> None:
         if self.queue:
-            self.charged -= len(self.queue.pop(0)[0]) + _OVERHEAD
+            self.charge(-len(self.queue.pop(0)[0]) - _OVERHEAD)
             self.wake_space()
 
     def poll(self, task: Task) -> int:
@@ -258,4 +266,5 @@ class NetlinkSock(Sock):
         if self.bound:
             del self.net.netlink[(self.protocol, self.portid)]
         self.queue = []
+        self.charge(-self.charged)
         self.wq.wake_all()

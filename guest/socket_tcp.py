@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _TIME_WAIT = 60 * 10**9
 _CONNECT_TIMEOUT = 127 * 10**9  # tcp_syn_retries=6
+_SURE = 4096
 _LOOPBACK_SNDBUF = 2626560  # what a connection over lo gets
 
 
@@ -55,6 +56,7 @@ class TcpSock(InetSock):
         self.sk_sndbuf, self.sk_rcvbuf = 16384, 131072
         self.peer: TcpSock | None = None
         self.data = bytearray()  # received
+        self.starving = False  # the other end waits for memory of all, not for this buffer
         self.copied_seq = 0  # bytes read since the connection was made
         self.urgent = NONE  # urgent data: none, to be read, read (guest/tcp_urgent.py)
         self.urg_seq = 0  # which byte of the stream it is
@@ -145,7 +147,7 @@ class TcpSock(InetSock):
         if not self.bound_address:
             self.local = ANY6 if self.is_ipv6() else ANY4
         self.connecting = self.fin = False
-        self.data.clear()
+        self.drop_data()
         self.state_change()
 
     def find_listener(self, target: bytes, port: int) -> TcpSock | None:
@@ -248,6 +250,7 @@ class TcpSock(InetSock):
         """A listener goes: connections nobody accepted are reset, requests that wait refused."""
         for child in self.children:
             child.reset_peer()
+            child.drop_data()
             child.drop_port()
         self.children = []
         for client in self.waiting:
@@ -271,7 +274,13 @@ class TcpSock(InetSock):
                     self.peer = peer.peer = None
         self.sk_shutdown = SHUTDOWN_MASK
         self.state = TCP_CLOSE
+        self.drop_data()
         self.drop_port()
+
+    def drop_data(self) -> None:
+        """What nobody will read."""
+        self.net.memory.tcp -= len(self.data)
+        self.data.clear()
 
     # data
 
@@ -293,12 +302,17 @@ class TcpSock(InetSock):
         if not data:
             return 0
         room = peer.sk_rcvbuf + self.sk_sndbuf - len(peer.data)
+        memory = self.net.memory
+        if memory.tcp > memory.tcp_max:  # as much as every socket is sure of (tcp_rmem[0]), and no more
+            room = min(room, _SURE - len(peer.data))
+            peer.starving = room <= 0
         if room <= 0:
             self.wait_space(task, self.wq, flags & MSG_DONTWAIT)
         part = data[:room]
         if flags & MSG_OOB and len(part) == len(data):
             urgent_arrives(peer, len(part))
         peer.data += part
+        memory.tcp += len(part)
         peer.data_ready()
         return len(part)
 
@@ -334,11 +348,13 @@ class TcpSock(InetSock):
             return
         before = len(self.data)
         del self.data[:count]
+        self.net.memory.tcp -= before - len(self.data)
         self.copied_seq += count
         if self.urgent and self.copied_seq > self.urg_seq:
             self.urgent = NONE
         peer = self.peer
-        if peer is not None and count and before > self.sk_rcvbuf >> 1:
+        if peer is not None and count and (self.starving or before > self.sk_rcvbuf >> 1):
+            self.starving = False
             peer.wake_space()
 
     def inq(self) -> int:

@@ -113,17 +113,24 @@ class UdpSock(InetSock):
         if len(whole) > _MOST + (20 if self.is_ipv6() else 0):
             raise Errno(errno.EMSGSIZE)
         if flags & MSG_MORE or self.options.get((IPPROTO_UDP, UDP_CORK)):
-            self.corked, self.corked_to = whole, (target, port)
+            if self.net.memory.other >= self.net.memory.other_max:
+                raise Errno(errno.ENOBUFS)
+            self.cork(whole, (target, port))
             return len(data)
-        self.corked, self.corked_to = b"", None
+        self.cork(b"", None)
         self.transmit(task, whole, target, port)
         return len(data)
+
+    def cork(self, data: bytes, to: tuple[bytes, int] | None) -> None:
+        """Hold back what is sent."""
+        self.net.memory.other += len(data) - len(self.corked)
+        self.corked, self.corked_to = data, to
 
     def setsockopt(self, task: Task, level: int, name: int, value: bytes) -> None:
         super().setsockopt(task, level, name, value)
         if (level, name) == (IPPROTO_UDP, UDP_CORK) and not any(value[:4]) and self.corked_to is not None:
             whole, (target, port) = self.corked, self.corked_to  # udp_push_pending_frames()
-            self.corked, self.corked_to = b"", None
+            self.cork(b"", None)
             self.transmit(task, whole, target, port)
 
     def destination(self, name: bytes | None) -> tuple[bytes, int]:
@@ -178,9 +185,11 @@ class UdpSock(InetSock):
     def deliver(self, datagram: Datagram) -> None:
         """A datagram arrives; it is lost when the buffer is full."""
         size = len(datagram.data) + _OVERHEAD
-        if self.charged and self.charged + size > self.sk_rcvbuf:
+        memory = self.net.memory
+        if self.charged and (self.charged + size > self.sk_rcvbuf or memory.udp > memory.udp_max):
             return
         self.charged += size
+        memory.udp += size
         self.queue.append(datagram)
         if self.remote_port:
             self.incoming_cpu = 0
@@ -240,6 +249,7 @@ class UdpSock(InetSock):
         if self.queue:
             size = len(self.queue.pop(0).data)
             self.charged -= size + _OVERHEAD
+            self.net.memory.udp -= size + _OVERHEAD
             self.consumed(size)
 
     def inq(self) -> int:
@@ -260,4 +270,7 @@ class UdpSock(InetSock):
     def release(self) -> None:
         self.dead = True
         self.queue = []
+        self.cork(b"", None)
+        self.net.memory.udp -= self.charged
+        self.charged = 0
         self.drop_port()

@@ -86,6 +86,7 @@ class Skb:
         self.fds: list[OpenFile] = []
         self.cred: tuple[int, int, int] | None = None
         owner.wmem += size
+        owner.net.memory.other += size
 
     def left(self) -> int:
         """unix_skb_len(): bytes not yet read."""
@@ -97,6 +98,7 @@ class Skb:
         for file in fds:
             fput(file)
         self.owner.wmem -= self.truesize
+        self.owner.net.memory.other -= self.truesize
         self.owner.write_space()
 
 
@@ -361,6 +363,8 @@ class UnixSock(Sock):
             raise Errno(errno.EPIPE)
         if self.wmem >= self.sk_sndbuf:
             self.wait_space(task, self.wq, nonblock)
+        if self.net.memory.other >= self.net.memory.other_max:
+            raise Errno(errno.ENOBUFS)
         skb = Skb(self, data, size)
         skb.cred = scm.cred
         if skb.cred is None and (self.passcred or other.passcred):
@@ -395,7 +399,8 @@ class UnixSock(Sock):
                 if not flags & MSG_NOSIGNAL:
                     send_sigpipe(task)
                 raise Errno(errno.EPIPE)
-            if sent and self.wmem >= self.sk_sndbuf:
+            memory = self.net.memory
+            if sent and (self.wmem >= self.sk_sndbuf or memory.other >= memory.other_max):
                 break  # the caller comes again, and then sleeps
             size = min(len(data) - sent, (self.sk_sndbuf >> 1) - 64, head + max(32768, self.page_size))
             paged = min(size, -(-max(0, size - head) // self.page_size) * self.page_size)

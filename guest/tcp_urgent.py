@@ -29,6 +29,7 @@ def urgent_arrives(sk: TcpSock, size: int) -> None:
     if sk.file is not None and send_sigurg(sk.net.sockfs.kernel, sk.file):
         sk.wake_async(POLL_PRI)
     if sk.urgent and sk.urg_seq == sk.copied_seq and sk.data and not sk.flags.get(SO_OOBINLINE):
+        sk.net.memory.tcp -= 1
         del sk.data[:1]  # the old one was never read: it is lost
         sk.copied_seq += 1
     sk.urgent, sk.urg_seq = VALID, end
@@ -57,6 +58,7 @@ def recv_urgent(sk: TcpSock, count: int, flags: int) -> Received:
 def skip_urgent(sk: TcpSock) -> None:
     """An ordinary read stands at the urgent byte: it is not part of what is read."""
     if sk.urgent and sk.urg_seq == sk.copied_seq and sk.data and not sk.flags.get(SO_OOBINLINE):
+        sk.net.memory.tcp -= 1
         del sk.data[:1]
         sk.copied_seq += 1
         sk.urgent = NONE

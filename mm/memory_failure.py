@@ -89,6 +89,8 @@ def memory_failure(mm: MmStruct, address: int) -> int:
         put_page(system, page)
     mapping = page.mapping
     if isinstance(mapping, AddressSpace):
+        if mapping.private is None:  # a ring of asynchronous I/O does not give up its pages
+            raise Errno(errno.EBUSY)
         from mm.shmem import truncate_inode_page
 
         truncate_inode_page(mapping, mapping.private, page)
