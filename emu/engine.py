@@ -251,6 +251,7 @@ class Engine:
         """
         if self._counted and self._counter is not None:
             self._counter.stop()
+            self.kernel.need_resched = True  # who only faults executes nothing that is counted: leave at the next trap
         else:
             uc_emu_stop(self.handle)
 

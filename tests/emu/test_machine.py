@@ -149,6 +149,20 @@ def test_stop_in_the_first_moments() -> None:
         thread.join()
 
 
+def test_who_only_faults_can_be_stopped() -> None:
+    """A handler nobody mapped, on a signal stack of its own: SIGSEGV after SIGSEGV, without one instruction between."""
+    words = (
+        0x10000313, 0x91000260, 0xD2800001, 0xD2801088, 0xD14023E2, 0xF9000262, 0xF900067F, 0xD2880003, 0xF9000A63,
+        0xD4000001,  # sigaltstack({sp - 0x8000, 0, 0x4000})
+        0xD2820002, 0xF9000E62, 0xD2A90002, 0xF9001262, 0xF900167F, 0xF9001A7F, 0xD2800160, 0x91006261, 0xD2800002,
+        0xD2800103, 0xD28010C8, 0xD4000001,  # sigaction(SIGSEGV, {0x1000, SA_ONSTACK | SA_NODEFER})
+        0xD2800000, 0xF9400000, *[0] * 16,  # x0 = *(long *)0
+    )  # fmt: skip
+    m = machine("aarch64", {"aarch64": struct.pack(f"<{len(words)}I", *words)})
+    for _ in range(2):
+        assert m.run(timeout=0.2).reason == "timeout"
+
+
 def test_stop_without_a_run_does_nothing() -> None:
     m = machine("x86_64", EXIT)
     m.stop()
