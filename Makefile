@@ -33,7 +33,7 @@ test: $(VENV)/.dev  ## format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 browser:  ## install Debian's Chromium, in which tests/test_view.py uses the page of `pagewalk view` (as root)
 	apt-get install --yes --no-install-recommends chromium
