@@ -50,7 +50,7 @@ def first_difference(linux: list[str], ours: list[str]) -> str:
 
 def check_level(kernel: str, script: str) -> int:
     """2 for one of the five geometries, another from script to script."""
-    mine = KERNELS[sorted(scripts()).index(script) % len(KERNELS)]
+    mine = list(KERNELS)[sorted(scripts()).index(script) % len(KERNELS)]
     return 2 if kernel == mine or os.environ.get("PAGEWALK_CHECK_ALL") else 0
 
 
