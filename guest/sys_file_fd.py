@@ -38,7 +38,6 @@ from guest.vfs_flags import (
 )
 from mm.errors import Errno
 from mm.flags import RLIMIT_NOFILE
-from mm.shmem import memfd_add_seals, memfd_get_seals
 from mm.uaccess import copy_from_user, copy_to_user
 
 if TYPE_CHECKING:
@@ -210,9 +209,13 @@ def do_fcntl(task: Task, file: OpenFile, cmd: int, arg: int) -> int:
     if cmd in (F_SETPIPE_SZ, F_GETPIPE_SZ):
         return pipe_fcntl(task, file, cmd, arg & 0xFFFFFFFF)
     if cmd == F_ADD_SEALS:
+        from mm.memfd import memfd_add_seals
+
         memfd_add_seals(file, arg & 0xFFFFFFFF)
         return 0
     if cmd == F_GET_SEALS:
+        from mm.memfd import memfd_get_seals
+
         return memfd_get_seals(file)
     raise Errno(errno.EINVAL)
 

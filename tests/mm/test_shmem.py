@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pages_world import GEOMETRIES, PRIVATE, RW, SHARED, SHARED_ANON, WRITE, R, World
 
 from mm.errors import Errno
+from mm.memfd import memfd_add_seals, memfd_get_seals
 from mm.shmem import (
     F_SEAL_GROW,
     F_SEAL_SEAL,
@@ -18,8 +19,6 @@ from mm.shmem import (
     SEEK_DATA,
     SEEK_HOLE,
     ShmemFile,
-    memfd_add_seals,
-    memfd_get_seals,
     shmem_blocks,
     shmem_fallocate,
     shmem_file_setup,
