@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
-from guest.siginfo import SI_KERNEL, SIGURG, SigInfo, kill_info
+from guest.siginfo import SI_KERNEL, SI_SIGIO, SIGPOLL, SIGURG, SigInfo, kill_info, sig_specific_sicodes
 from guest.signal import send_signal
 from guest.vfs_flags import FASYNC
 from mm.errors import Errno
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
     from guest.task import Task
 
 F_OWNER_TID, F_OWNER_PID, F_OWNER_PGRP = 0, 1, 2
-SIGIO = 29
-SI_SIGIO = -5
 POLL_IN, POLL_OUT, POLL_MSG, POLL_ERR, POLL_PRI, POLL_HUP = 1, 2, 3, 4, 5, 6
 _BANDS = (0, 0x41, 0x304, 0x441, 0x08, 0x82, 0x18)  # the poll mask that goes with each (band_table)
-_SPECIFIC = (4, 5, 7, 8, 11, 17, 31)  # signals whose positive codes mean something else (sig_specific_sicodes())
 
 
 class FOwner:
@@ -104,7 +101,7 @@ def set_async(task: Task, fd: int, file: OpenFile, on: int) -> None:
     file.f_flags = file.f_flags | FASYNC if on else file.f_flags & ~FASYNC
 
 
-def kill_fasync(kernel: Kernel, entries: list[Any], band: int, signo: int = SIGIO) -> None:
+def kill_fasync(kernel: Kernel, entries: list[Any], band: int, signo: int = SIGPOLL) -> None:
     """Tell every owner in a list; SIGURG has its own way unless F_SETSIG chose a signal."""
     for file, fd in entries[:]:
         if signo != SIGURG or file.f_sig:
@@ -125,11 +122,11 @@ def send_sigio(kernel: Kernel, file: OpenFile, fd: int, band: int) -> None:
         if not owner.may_signal(target):
             continue
         if signo:
-            code = SI_SIGIO if signo in _SPECIFIC else band
+            code = SI_SIGIO if signo != SIGPOLL and sig_specific_sicodes(signo) else band
             body = _BANDS[band].to_bytes(8, "little") + (fd & 0xFFFFFFFF).to_bytes(4, "little")
             if not send_signal(SigInfo(signo, code, body), target, group):
                 continue
-        send_signal(kill_info(SIGIO, SI_KERNEL, 0, 0), target, group)
+        send_signal(kill_info(SIGPOLL, SI_KERNEL, 0, 0), target, group)
 
 
 def send_sigurg(kernel: Kernel, file: OpenFile) -> bool:

@@ -147,6 +147,11 @@ class SigInfo:
         return f"<SigInfo {self.signo} code={self.code} {self.fields.hex()}>"
 
 
+def sig_specific_sicodes(signo: int) -> bool:
+    """Whether the positive codes of a signal mean something of its own."""
+    return signo in _SPECIFIC_CODES
+
+
 def kill_info(signo: int, code: int, pid: int, uid: int) -> SigInfo:
     """SIL_KILL: who sent it."""
     return SigInfo(signo, code, _PAIR.pack(pid, uid))

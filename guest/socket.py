@@ -32,6 +32,8 @@ from mm.errors import Errno
 from mm.uaccess import get_user, put_user
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from guest.kernel import Kernel
     from guest.task import Task
     from mm.system import System
@@ -264,6 +266,14 @@ class Sock:
             self.net.cookies += 1
             self.cookie = self.net.cookies
         return self.cookie.to_bytes(8, "little")
+
+    def past_peeked(self, queue: list[Any], flags: int, size: Callable[[Any], int]) -> tuple[list[Any], int]:
+        """Where a peek begins by SO_PEEK_OFF: the messages from there on, and how much of the first to leave out."""
+        skip = max(self.peek_off or 0, 0) if flags & MSG_PEEK else 0
+        while queue and skip and skip >= size(queue[0]):
+            skip -= size(queue[0])
+            queue = queue[1:]
+        return queue, skip
 
     def peeked(self, count: int) -> None:
         """sk_peek_offset_fwd(): a peek has shown `count` bytes."""

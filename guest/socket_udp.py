@@ -11,7 +11,6 @@ from guest.socket import (
     AF_INET6,
     MSG_DONTWAIT,
     MSG_OOB,
-    MSG_PEEK,
     MSG_TRUNC,
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
@@ -199,10 +198,7 @@ class UdpSock(InetSock):
         if flags & MSG_OOB:
             raise Errno(errno.EOPNOTSUPP)
         self.raise_error()
-        skip, queue = max(self.peek_off or 0, 0) if flags & MSG_PEEK else 0, self.queue
-        while queue and skip and skip >= len(queue[0].data):
-            skip -= len(queue[0].data)
-            queue = queue[1:]
+        queue, skip = self.past_peeked(self.queue, flags, lambda datagram: len(datagram.data))
         if not queue:
             if self.sk_shutdown & RCV_SHUTDOWN and not flags & MSG_DONTWAIT:
                 return Received(b"")

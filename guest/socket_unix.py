@@ -19,7 +19,6 @@ from guest.socket import (
     MSG_DONTWAIT,
     MSG_NOSIGNAL,
     MSG_OOB,
-    MSG_PEEK,
     MSG_TRUNC,
     OVERFLOW_ID,
     RCV_SHUTDOWN,
@@ -459,11 +458,7 @@ class UnixSock(Sock):
             if self.sk_shutdown & RCV_SHUTDOWN and not (self.type == SOCK_DGRAM and flags & MSG_DONTWAIT):
                 return Received(b"")
             self.wait(task, self.wq, flags & MSG_DONTWAIT, self.rcvtimeo)
-        skip = max(self.peek_off or 0, 0) if flags & MSG_PEEK else 0
-        queue: list[Skb] = self.queue
-        while queue and skip and skip >= queue[0].left():
-            skip -= queue[0].left()
-            queue = queue[1:]
+        queue, skip = self.past_peeked(self.queue, flags, Skb.left)
         if not queue:
             self.wait(task, self.wq, flags & MSG_DONTWAIT, self.rcvtimeo)
         first = queue[0]

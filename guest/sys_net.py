@@ -556,7 +556,11 @@ def sys_recvmmsg(task: Task, fd: int, vector: int, count: int, flags: int, timeo
     return done
 
 
-_INSIDE = "inside the machine: AF_UNIX, AF_NETLINK, and AF_INET and AF_INET6 on an internal loopback"
+_INSIDE = (
+    "inside the machine: AF_UNIX, AF_NETLINK, and AF_INET and AF_INET6 on an internal loopback; "
+    "netlink lists no routes and no traffic"
+)
+_KEPT = "no socket filters, no multicast; time stamps of a card, busy polling and TCP's timing are kept, not obeyed"
 _NO_URGENT = "sockets passed to each other in a cycle are never collected"
 
 CALLS = (
@@ -570,8 +574,8 @@ CALLS = (
     Call("getsockname", sys_getsockname, FULL),
     Call("getpeername", sys_getpeername, FULL),
     Call("shutdown", sys_shutdown, FULL),
-    Call("setsockopt", sys_setsockopt, PARTIAL, "no socket filters, no multicast"),
-    Call("getsockopt", sys_getsockopt, PARTIAL, "no socket filters, no multicast"),
+    Call("setsockopt", sys_setsockopt, PARTIAL, _KEPT),
+    Call("getsockopt", sys_getsockopt, PARTIAL, _KEPT),
     Call("sendto", sys_sendto, PARTIAL, _NO_URGENT),
     Call("sendmsg", sys_sendmsg, PARTIAL, _NO_URGENT),
     Call("sendmmsg", sys_sendmmsg, PARTIAL, _NO_URGENT),
